@@ -29,6 +29,9 @@ type DeliverReport struct {
 	Postponed int // still due, later
 }
 
+// passSize is the maximum number of members of a pass, so that it needs one request for users.
+const passSize = lookupSize
+
 // maxLost is how many times in a row a batch may lose all its members to other processes. It also bounds
 // the loop if a clock was set back.
 const maxLost = 5
@@ -126,7 +129,7 @@ func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int) (b 
 		return b, err
 	}
 	s.lastTenant.Store(&rows[len(rows)-1].TenantID)
-	p.more = len(b.claimed) == findBatch
+	p.more = len(b.claimed) == passSize
 	b.deliveries = s.deliver(ctx, p, b.claimed)
 	return b, stopError(ctx, b.deliveries)
 }
@@ -253,10 +256,10 @@ func (s *Service) claim(ctx context.Context, p *pass, rows []*Member) (claimed [
 // claimedBy gives the row to an attempt of the pass. The claim replaces what mayHaveInvitation reports, so the pass
 // remembers it.
 func (s *Service) claimedBy(p *pass, m Member) *Member {
-	if p.mayExist == nil {
-		p.mayExist = make(map[string]bool)
+	if p.mayHaveInvitation == nil {
+		p.mayHaveInvitation = make(map[string]bool)
 	}
-	p.mayExist[m.ID] = m.mayHaveInvitation()
+	p.mayHaveInvitation[m.ID] = m.mayHaveInvitation()
 	return s.claimed(m, p.claimedAt)
 }
 
@@ -281,9 +284,9 @@ func stopError(ctx context.Context, deliveries []delivery) error {
 // batch returns how many members the next pass may deliver. A limit of 0 means no maximum.
 func (r *DeliverReport) batch(limit int) int {
 	if limit == 0 {
-		return findBatch
+		return passSize
 	}
-	return max(0, min(findBatch, limit-r.Claimed))
+	return max(0, min(passSize, limit-r.Claimed))
 }
 
 func (r *DeliverReport) count(deliveries []delivery) {
@@ -338,10 +341,11 @@ type pass struct {
 	background bool                     // waits longer for limits than interactive calls
 	end        func()                   // ends the turn of a background pass
 	lastTry    bool                     // the call makes no other attempt
-	mayExist   map[string]bool          // by the ID of a claimed member: whether an earlier attempt may have created the invitation
 	shareSpent map[*endpoints]time.Time // until when the shares of imports are used up, if they are
 	failures   int                      // how many creates or added users in a row had an unexplained failure; see countFailures
 	refusing   map[string]error         // organizations that accept no new members, by ID: they are full, or do not exist
+
+	mayHaveInvitation map[string]bool // what Member.mayHaveInvitation reported before the claim, by member ID
 }
 
 // attempt is one claimed row on its way through a pass. The first step that decides the outcome
@@ -350,42 +354,43 @@ type attempt struct {
 	row      *Member
 	params   clerkParams
 	verdict  verdict
-	delivery *delivery // once the verdict is written
+	delivery *delivery // once the attempt is settled
 	lastTry  bool      // the call makes no other attempt
-	mayExist bool      // an earlier attempt may have created the send's invitation
 
-	batchable   bool  // may share a request with other attempts
-	triedInBulk bool  // was in a shared request that was rejected because of one of them
-	rejection   error // what that request said about this address
+	mayHaveInvitation bool // what Member.mayHaveInvitation reported before the claim
+
+	batchable    bool  // may share a request with other attempts
+	bulkRejected bool  // its bulk request was rejected because of some of the addresses
+	rejection    error // what Clerk said about this address then
 
 	mayHaveAdded string // the user whom the attempt has added to the organization, or may have without a response
 	olderRevoked bool   // this or an earlier attempt of a resend has revoked the invitation that the row refers to
 }
 
-// triedBefore reports whether this is not the send's first attempt, or not its first request. Then it looks for an
-// invitation. It does so even if the earlier attempts failed without a create.
-func (a *attempt) triedBefore() bool { return a.row.Attempts > 1 || a.triedInBulk }
+// isRetry reports whether there was an earlier attempt at the same send.
+func (a *attempt) isRetry() bool { return a.row.Attempts > 1 }
+
+// isResend reports whether the member was invited before, so that Clerk may have invitations of earlier sends.
+func (a *attempt) isResend() bool { return a.row.Send > 1 }
+
+// mayHaveSent reports whether an earlier attempt or request may have created the send's invitation. It assumes so
+// even if the earlier attempts failed before a create.
+func (a *attempt) mayHaveSent() bool { return a.isRetry() || a.bulkRejected }
+
+// mayEndWithoutCreate reports whether the attempt may find an earlier attempt's invitation, or was rejected in a
+// bulk request already. A limit on creates does not block such an attempt.
+func (a *attempt) mayEndWithoutCreate() bool { return a.isRetry() || a.rejection != nil }
 
 // organization returns the ID of the organization that the row's invitation is for, or "".
 func (a *attempt) organization() string { return a.params.organization() }
 
-// abandoned reports whether the row's invitation may be tried only once, and was. A rejected bulk request counts as
-// an attempt, but decided nothing.
-func (a *attempt) abandoned() bool {
-	tried := a.row.Attempts - 1 // before this attempt
-	if a.row.Reason == ReasonBulkRejected {
-		tried--
+// isAbandoned reports whether the row's invitation may be tried only once, and was.
+func (a *attempt) isAbandoned() bool {
+	earlier := a.row.Attempts - 1
+	if a.row.allowsRetry() { // the last of them does not count
+		earlier--
 	}
-	return a.params.Withdraw != "" && tried > 0
-}
-
-// withoutRetry returns m without the exception for a rejected bulk request: if the invitation may be tried only once,
-// the next attempt withdraws it.
-func (m Member) withoutRetry() Member {
-	if m.Reason == ReasonBulkRejected {
-		m.Reason = ""
-	}
-	return m
+	return a.params.Withdraw != "" && earlier > 0
 }
 
 // decide sets the verdict, and what follows from it: whether Config.WithdrawOnFailure ends the send, and whether
@@ -401,16 +406,16 @@ func (a *attempt) decide(v verdict) {
 func (a *attempt) mayLeaveOver(k verdictKind) bool {
 	switch k {
 	case isInvited:
-		return a.row.Send > 1 && !a.olderRevoked
+		return a.isResend() && !a.olderRevoked
 	case isExpired, isRevoked, isSecondAddress:
-		return a.row.Send > 1
+		return a.isResend()
 	case isLinked, isRefused, isAbandoned:
-		return a.row.Send > 1 || a.triedBefore()
+		return a.isResend() || a.mayHaveSent()
 	case isUncertain: // withdrawn; Clerk may have created it now
 		return true
 	default: // isPostponed, isLimited or isReleased, and withdrawn
 		// This attempt created nothing, and a resend keeps the older invitation.
-		return a.triedBefore()
+		return a.mayHaveSent()
 	}
 }
 
@@ -445,9 +450,9 @@ func (s *Service) deliver(ctx context.Context, p *pass, rows []*Member) []delive
 	attempts := make([]*attempt, len(rows))
 	var open []*attempt
 	for i, row := range rows {
-		a := &attempt{row: row, params: row.clerkParams(), lastTry: p.lastTry, mayExist: p.mayExist[row.ID]}
+		a := &attempt{row: row, params: row.clerkParams(), lastTry: p.lastTry, mayHaveInvitation: p.mayHaveInvitation[row.ID]}
 		attempts[i] = a
-		if a.abandoned() {
+		if a.isAbandoned() {
 			s.decideAbandoned(ctx, p, a)
 		} else {
 			open = append(open, a)
@@ -456,12 +461,16 @@ func (s *Service) deliver(ctx context.Context, p *pass, rows []*Member) []delive
 	if len(open) > 0 {
 		s.findAll(ctx, p, open)
 	}
-	s.settle(ctx, p.lease, attempts...)
+	s.settle(ctx, p.lease, attempts...) // first save what is known, because creates may take long
 	s.createAll(ctx, p, attempts)
-	s.settle(ctx, p.lease, attempts...)
 	deliveries := make([]delivery, len(attempts))
-	for i, a := range attempts { // createAll has decided all remaining attempts, so each has a delivery
+	for i, a := range attempts {
 		deliveries[i] = *a.delivery
 	}
 	return deliveries
+}
+
+// filter returns the elements to keep, and leaves the list unchanged.
+func filter[T any](list []T, keep func(T) bool) []T {
+	return slices.DeleteFunc(slices.Clone(list), func(v T) bool { return !keep(v) })
 }

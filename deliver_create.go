@@ -48,8 +48,8 @@ func newQueue(attempts []*attempt, more bool) *queue {
 	q := &queue{more: more}
 	emails := make(map[string]bool)
 	for _, a := range attempts {
-		revokesFirst := a.organization() != "" && a.row.Send > 1
-		a.batchable = a.row.Attempts == 1 && a.params.PublicMetadata == nil && !emails[a.row.Email] && !revokesFirst
+		revokesFirst := a.organization() != "" && a.isResend()
+		a.batchable = !a.isRetry() && a.params.PublicMetadata == nil && !emails[a.row.Email] && !revokesFirst
 		if a.batchable {
 			emails[a.row.Email] = true
 			q.batchable = append(q.batchable, a)
@@ -60,48 +60,39 @@ func newQueue(attempts []*attempt, more bool) *queue {
 	return q
 }
 
-// sendMode is how the batchable attempts are sent.
-type sendMode int
-
-const (
-	sendBulk   sendMode = iota // in a bulk request, now
-	sendLater                  // in a bulk request, once ten members can share it
-	sendSingly                 // in a request each
-)
-
-// sendMode returns how to send the batchable attempts at the moment.
-func (q *queue) sendMode() sendMode {
-	fewer := q.more && len(q.batchable) < bulkSize
-	switch {
-	case len(q.batchable) == 0, q.bulkLimit != nil, len(q.batchable) == 1 && q.singleLimitFor(q.batchable[0]) == nil:
-		return sendSingly
-	case fewer && !slices.ContainsFunc(q.batchable, func(a *attempt) bool { return a.triedInBulk }):
-		return sendLater // but attempts from a rejected bulk request do not wait, because its effect is unknown
-	}
-	return sendBulk
-}
-
 // next takes the attempts for the next request out of the queue, and reports whether it is a bulk request. It
 // returns none if all others must wait for a limit, or for more members to share a request with.
 func (q *queue) next() (group []*attempt, bulk bool) {
-	mode := q.sendMode()
-	if mode == sendBulk {
+	shares := q.sharesRequests()
+	if shares && !q.waitsForMore() {
 		return take(&q.batchable, 0, bulkSize), true
 	}
 	isFree := func(a *attempt) bool { return q.singleLimitFor(a) == nil }
-	if i := slices.IndexFunc(q.single, func(a *attempt) bool { return isFree(a) || a.mayFindOwn() }); i >= 0 {
+	if i := slices.IndexFunc(q.single, func(a *attempt) bool { return isFree(a) || a.mayEndWithoutCreate() }); i >= 0 {
 		return take(&q.single, i, 1), false
 	}
-	if i := slices.IndexFunc(q.batchable, isFree); i >= 0 && mode == sendSingly {
+	if i := slices.IndexFunc(q.batchable, isFree); i >= 0 && !shares {
 		return take(&q.batchable, i, 1), false
 	}
 	return nil, false
 }
 
-// mayFindOwn reports whether Clerk may have the send's invitation already, from an earlier attempt or a rejected bulk
-// request. The attempt then looks for it before it creates one, so a limit on creates does not block the attempt. It
-// need not look if the bulk request rejected another address: Clerk rejects a duplicate.
-func (a *attempt) mayFindOwn() bool { return a.row.Attempts > 1 || a.rejection != nil }
+// sharesRequests reports whether the batchable attempts are sent in bulk requests. Otherwise each gets its own.
+func (q *queue) sharesRequests() bool {
+	switch {
+	case q.bulkLimit != nil, len(q.batchable) == 0:
+		return false
+	case len(q.batchable) == 1:
+		return q.singleLimitFor(q.batchable[0]) != nil
+	}
+	return true
+}
+
+// waitsForMore reports whether the next bulk request waits until ten members can share it. Attempts from a rejected
+// bulk request do not wait, because its effect is unknown.
+func (q *queue) waitsForMore() bool {
+	return q.more && len(q.batchable) < bulkSize && !slices.ContainsFunc(q.batchable, func(a *attempt) bool { return a.bulkRejected })
+}
 
 // singleLimitFor returns the limit that a single request for the attempt would hit, or nil.
 func (q *queue) singleLimitFor(a *attempt) *metLimit {
@@ -158,10 +149,10 @@ func (q *queue) putBack(attempts []*attempt) {
 }
 
 // createAll creates the invitations of the attempts that are not settled yet, for the application first and
-// then for one organization after the other.
+// then for one organization after the other. It settles all attempts.
 func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 	stop := slices.ContainsFunc(attempts, (*attempt).stopsPass)
-	for _, group := range byOrganization(undelivered(attempts)) {
+	for _, group := range byOrganization(unsettled(attempts)) {
 		// An organization of few members does not wait for more of them.
 		more := p.more && (group[0].organization() == "" || len(group) >= bulkSize)
 		q := newQueue(group, more)
@@ -170,10 +161,12 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 		}
 		stop = s.createGroup(ctx, p, q, stop)
 	}
+	s.settle(ctx, p.lease, attempts...)
 }
 
 // createGroup creates the invitations of a queue: ten per request where possible, otherwise one by one. It
-// settles the rows of each request before the next. stop says that the pass ends.
+// settles the attempts of each request before the next, and decides for those without a request. stop says that
+// the pass ends.
 func (s *Service) createGroup(ctx context.Context, p *pass, q *queue, stop bool) (stopped bool) {
 	for !stop && !canceled(ctx) && p.fresh(s.now()) {
 		group, bulk := q.next()
@@ -198,7 +191,7 @@ func (s *Service) createGroup(ctx context.Context, p *pass, q *queue, stop bool)
 func (s *Service) giveBack(ctx context.Context, p *pass, q *queue) {
 	for _, a := range slices.Concat(q.batchable, q.single) {
 		// All attempts that wait for a limit become due at the same time, so that tenants take fair turns then.
-		if limit := q.blockedBy(a); limit != nil && !a.mayFindOwn() && !canceled(ctx) {
+		if limit := q.blockedBy(a); limit != nil && !a.mayEndWithoutCreate() && !canceled(ctx) {
 			a.decide(s.limited("create invitation", limit))
 		} else {
 			a.decide(s.released(ctx, p))
@@ -229,7 +222,7 @@ func (a *attempt) unexplained() bool {
 func (p *pass) countFailures(group []*attempt) {
 	failed := filter(group, (*attempt).unexplained)
 	switch {
-	case slices.ContainsFunc(failed, func(a *attempt) bool { return a.row.Attempts == 1 }):
+	case slices.ContainsFunc(failed, func(a *attempt) bool { return !a.isRetry() }):
 		p.failures++
 	case len(failed) == 0 && slices.ContainsFunc(group, func(a *attempt) bool { return a.verdict.kind != undecided }):
 		p.failures = 0
@@ -250,7 +243,7 @@ func (s *Service) createOne(ctx context.Context, p *pass, q *queue, a *attempt) 
 		return
 	}
 	q.noteSingle(limit)
-	if a.mayFindOwn() { // back in the queue, it would be the next one again
+	if a.mayEndWithoutCreate() { // back in the queue, it would be the next one again
 		a.decide(s.limited("create invitation", limit))
 	}
 }
@@ -258,14 +251,14 @@ func (s *Service) createOne(ctx context.Context, p *pass, q *queue, a *attempt) 
 // findOrCreate finds the invitation of an earlier attempt or creates one. It returns either a verdict
 // or the limit that prevents the create.
 func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verdict, limit *metLimit) {
-	if !a.mayFindOwn() {
-		if limit := s.singleLimit(p, a); limit != nil {
+	if !a.mayEndWithoutCreate() {
+		if limit := s.knownLimit(p, a); limit != nil {
 			return verdict{}, limit
 		}
 	}
 	var found foundInvitations
-	if a.row.Attempts > 1 || a.row.Send > 1 {
-		if v, found = s.look(ctx, p, a, a.triedBefore()); v.kind != undecided {
+	if a.isRetry() || a.isResend() {
+		if v, found = s.look(ctx, p, a, a.mayHaveSent()); v.kind != undecided {
 			return v, nil
 		}
 	}
@@ -274,39 +267,53 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 			return v, limit
 		}
 	}
-	var inv *Invitation
-	sent, err := true, a.rejection // by a bulk request, which was the create without ignore_existing
-	if err == nil || found.needsIgnoreExisting {
-		inv, sent, err = s.create(ctx, p, a, found.needsIgnoreExisting)
+	if found.needsIgnoreExisting {
+		return s.createVerdict(ctx, p, a, s.create(ctx, p, a, true))
 	}
-	if failureOf(err, a.row.Email) == addressTaken && !found.needsIgnoreExisting {
-		if v = s.lookAgain(ctx, p, a, err); v.kind != undecided {
+	created := s.createIfFree(ctx, p, a)
+	if failureOf(created.err, a.row.Email) == addressTaken {
+		if v = s.lookAgain(ctx, p, a, created.err); v.kind != undecided {
 			return v, nil
 		}
-		inv, sent, err = s.create(ctx, p, a, true)
+		created = s.create(ctx, p, a, true)
 	}
-	if err == nil {
-		return verdict{kind: isInvited, invitation: inv}, nil
-	}
-	return s.createFailed(ctx, p, a, sent, err)
+	return s.createVerdict(ctx, p, a, created)
 }
 
-// singleLimit returns the limit that a single create for the attempt would meet, or nil.
-func (s *Service) singleLimit(p *pass, a *attempt) *metLimit {
+// createIfFree creates the invitation unless the address is taken. If a bulk request has tried that already, its
+// result counts.
+func (s *Service) createIfFree(ctx context.Context, p *pass, a *attempt) createResult {
+	if a.rejection != nil {
+		return createResult{sent: true, err: a.rejection}
+	}
+	return s.create(ctx, p, a, false)
+}
+
+// knownLimit returns the limit that a single create for the attempt would hit, or nil.
+func (s *Service) knownLimit(p *pass, a *attempt) *metLimit {
 	e := endpointsOf(a.organization())
 	return met(cmp.Or(s.checkLimitFor(p, e.create), p.checkShare(e, a.row.Bulk, s.now())), s.now())
 }
 
-// createFailed decides for an attempt whose create failed, or returns the limit that it met.
-func (s *Service) createFailed(ctx context.Context, p *pass, a *attempt, sent bool, err error) (v verdict, limit *metLimit) {
+// createResult is the result of one create.
+type createResult struct {
+	invitation *Invitation
+	sent       bool // otherwise err says why no request was sent
+	err        error
+}
+
+// createVerdict decides for an attempt after its create, or returns the limit that the create hit.
+func (s *Service) createVerdict(ctx context.Context, p *pass, a *attempt, r createResult) (v verdict, limit *metLimit) {
 	switch {
-	case failureOf(err, "") == rateLimited:
-		return verdict{}, s.limitFor(p, endpointsOf(a.organization()).create, err)
-	case !sent:
-		return s.notSent(ctx, p, a, err), nil
+	case r.err == nil:
+		return verdict{kind: isInvited, invitation: r.invitation}, nil
+	case failureOf(r.err, "") == rateLimited:
+		return verdict{}, s.limitHit(p, endpointsOf(a.organization()).create, r.err)
+	case !r.sent:
+		return s.notSent(ctx, p, a, r.err), nil
 	}
-	p.noteRefusing(a.organization(), err)
-	return s.failed(ctx, p, a, call{op: "create invitation", sends: true, organization: a.organization() != ""}, err), nil
+	p.noteRefusing(a.organization(), r.err)
+	return s.callFailed(ctx, p, a, call{op: "create invitation", sends: true, organization: a.organization() != ""}, r.err), nil
 }
 
 // lookAgain decides after Clerk has rejected a create because the address is taken. The person may have signed
@@ -315,10 +322,10 @@ func (s *Service) createFailed(ctx context.Context, p *pass, a *attempt, sent bo
 func (s *Service) lookAgain(ctx context.Context, p *pass, a *attempt, taken error) verdict {
 	users, err := s.findUsersOf(ctx, a.row.Email)
 	if err != nil {
-		return s.failed(ctx, p, a, call{op: "find users"}, err)
+		return s.callFailed(ctx, p, a, call{op: "find users"}, err)
 	}
 	if u := verifiedBy(users, a.row.Email); u != nil {
-		if v := s.decideHolder(ctx, p, a, u); v.kind != undecided {
+		if v := s.holderVerdict(ctx, p, a, u); v.kind != undecided {
 			return v
 		}
 	}
@@ -329,7 +336,7 @@ func (s *Service) lookAgain(ctx context.Context, p *pass, a *attempt, taken erro
 	case a.organization() == "" && a.mayIgnoreExisting(taken, users, found): // organizations have no ignore_existing
 		return verdict{}
 	}
-	return s.failed(ctx, p, a, call{op: "create invitation", organization: a.organization() != ""}, errors.Join(errUnlisted, taken))
+	return s.callFailed(ctx, p, a, call{op: "create invitation", organization: a.organization() != ""}, errors.Join(errUnlisted, taken))
 }
 
 // mayIgnoreExisting reports whether an invitation or a user that is certainly not this send's has made
@@ -341,7 +348,7 @@ func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvita
 	case codeOf(taken) == codeDuplicate:
 		// If this send cannot have created an invitation, another one blocks it: probably the previous
 		// invitation, if Clerk's list, which may lag, does not show it yet.
-		return a.row.InvitationID != "" && !a.triedBefore() && found.current == nil
+		return a.row.InvitationID != "" && !a.mayHaveSent() && found.current == nil
 	case codeOf(taken) == codeIdentifierExists:
 		// A user who has the address, but has not verified it, must not block the invitation. If Clerk shows no
 		// such user, the person may be signing up right now. But Clerk may never show unverified addresses, so
@@ -351,14 +358,13 @@ func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvita
 	return false
 }
 
-// create creates one invitation, and reports whether the request was sent. Clerk rejects a second invitation
-// for an address unless ignoreExisting is set. That protects against a late duplicate of this request, so
-// ignoreExisting needs a proof: see mayIgnoreExisting.
-func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) (_ *Invitation, sent bool, err error) {
+// create creates one invitation. Clerk rejects a second invitation for an address unless ignoreExisting is set.
+// That protects against a late duplicate of this request, so ignoreExisting needs a proof: see mayIgnoreExisting.
+func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) createResult {
 	e := endpointsOf(a.organization())
 	done, err := s.startCreate(ctx, p, e, e.create, a.row.Bulk)
 	if err != nil {
-		return nil, false, err
+		return createResult{err: err}
 	}
 	defer done(true)
 	ctx, cancel := p.creating(ctx)
@@ -368,12 +374,12 @@ func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExistin
 	})
 	switch {
 	case err != nil:
-		return nil, true, err
+		return createResult{sent: true, err: err}
 	case !inv.hasID():
-		return nil, true, errNoInvitation
+		return createResult{sent: true, err: errNoInvitation}
 	}
 	s.limits.noteCreated(s.now())
-	return inv, true, nil
+	return createResult{invitation: inv, sent: true}
 }
 
 // startCreate lets a create of the pass start. The caller must call done once it has noted the
@@ -407,12 +413,12 @@ func (s *Service) notSent(ctx context.Context, p *pass, a *attempt, err error) v
 	if errors.Is(err, errLeaseEnds) || ctx.Err() != nil {
 		return s.released(ctx, p)
 	}
-	return s.failed(ctx, p, a, call{op: "create invitation"}, err) // the store's
+	return s.callFailed(ctx, p, a, call{op: "create invitation"}, err) // the store's
 }
 
-// limitFor returns the limit that a request of the pass hit. A background pass waits longer than Clerk
+// limitHit returns the limit that a request of the pass hit. A background pass waits longer than Clerk
 // says.
-func (s *Service) limitFor(p *pass, endpoint string, err error) *metLimit {
+func (s *Service) limitHit(p *pass, endpoint string, err error) *metLimit {
 	if known := s.checkLimitFor(p, endpoint); p.background && known != nil {
 		err = known
 	}
@@ -426,9 +432,15 @@ func (s *Service) createBulk(ctx context.Context, p *pass, q *queue, group []*at
 	if q.bulkLimit = met(s.checkLimitFor(p, e.createBulk), s.now()); q.bulkLimit != nil {
 		return
 	}
-	if group = s.lookFirst(ctx, p, group); len(group) == 0 {
-		return
+	s.lookForOlder(ctx, p, group)
+	if sharing := filter(group, func(a *attempt) bool { return a.batchable && a.verdict.kind == undecided }); len(sharing) > 0 {
+		s.sendBulk(ctx, p, q, sharing)
 	}
+}
+
+// sendBulk makes the bulk request for a group.
+func (s *Service) sendBulk(ctx context.Context, p *pass, q *queue, group []*attempt) {
+	e := endpointsOf(group[0].organization())
 	done, err := s.startCreate(ctx, p, e, e.createBulk, false)
 	if q.bulkLimit = met(err, s.now()); q.bulkLimit != nil {
 		return
@@ -450,7 +462,7 @@ func (s *Service) createBulk(ctx context.Context, p *pass, q *queue, group []*at
 		return s.api.CreateInvitations(ctx, requests)
 	})
 	if failureOf(err, "") == rateLimited {
-		q.bulkLimit = s.limitFor(p, e.createBulk, err)
+		q.bulkLimit = s.limitHit(p, e.createBulk, err)
 		return
 	}
 	s.decideBulk(ctx, p, group, created, err)
@@ -459,22 +471,16 @@ func (s *Service) createBulk(ctx context.Context, p *pass, q *queue, group []*at
 	}
 }
 
-// lookFirst looks for pending invitations of members that were invited before, and returns the attempts that
-// can share a request. The others are decided, or need a request with ignore_existing.
-func (s *Service) lookFirst(ctx context.Context, p *pass, group []*attempt) (free []*attempt) {
-	for _, a := range group {
-		if a.row.Send > 1 {
-			v, found := s.look(ctx, p, a, a.triedBefore())
-			a.batchable = !found.needsIgnoreExisting
-			if v.kind != undecided {
-				a.decide(v)
-			}
-		}
-		if a.batchable && a.verdict.kind == undecided {
-			free = append(free, a)
+// lookForOlder looks for pending invitations of members that were invited before. Attempts that need ignore_existing
+// because of one can no longer share a request.
+func (s *Service) lookForOlder(ctx context.Context, p *pass, group []*attempt) {
+	for _, a := range filter(group, (*attempt).isResend) {
+		v, found := s.look(ctx, p, a, a.mayHaveSent())
+		a.batchable = !found.needsIgnoreExisting
+		if v.kind != undecided {
+			a.decide(v)
 		}
 	}
-	return free
 }
 
 // decideBulk decides what the response to a bulk request means for each attempt.
@@ -491,7 +497,7 @@ func (s *Service) decideBulk(ctx context.Context, p *pass, group []*attempt, cre
 			if inv := a.invitationIn(created, marks); inv != nil {
 				a.decide(verdict{kind: isInvited, invitation: inv})
 			} else {
-				a.decide(s.failed(ctx, p, a, bulk, errNoInvitation))
+				a.decide(s.callFailed(ctx, p, a, bulk, errNoInvitation))
 			}
 		}
 	case invalidRequest: // the adapter does not say whose parameters
@@ -503,7 +509,7 @@ func (s *Service) decideBulk(ctx context.Context, p *pass, group []*attempt, cre
 	default:
 		bulk.several = len(group) > 1
 		for _, a := range group {
-			a.decide(s.failed(ctx, p, a, bulk, err))
+			a.decide(s.callFailed(ctx, p, a, bulk, err))
 		}
 	}
 }
@@ -516,7 +522,7 @@ func splitRejected(group []*attempt, err error) {
 	errors.As(err, &api)
 	named := slices.ContainsFunc(group, func(a *attempt) bool { return listsAddress(api.Meta, a.row.Email) })
 	for _, a := range group {
-		a.triedInBulk = true
+		a.bulkRejected = true
 		if listsAddress(api.Meta, a.row.Email) {
 			a.rejection = err
 		}

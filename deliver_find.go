@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// findBatch is how many addresses or IDs one request for users may contain (Clerk's limit).
-const findBatch = 100
+// lookupSize is how many addresses or IDs one request for users may contain (Clerk's limit).
+const lookupSize = 100
 
 // listPage is how many invitations one page may contain (Clerk's limit).
 const listPage = 500
@@ -35,9 +35,9 @@ func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 		case u != nil && a.organization() != "":
 			holders = append(holders, a)
 		case u != nil:
-			a.decide(linked(u, nil, s.now()))
+			a.decide(userVerdict(u, nil, s.now()))
 		case failed:
-			a.decide(s.failed(ctx, p, a, call{op: "find users", several: failure.several}, failure.err))
+			a.decide(s.callFailed(ctx, p, a, call{op: "find users", several: failure.several}, failure.err))
 		}
 	}
 	for _, group := range byOrganization(holders) {
@@ -68,7 +68,7 @@ func (s *Service) findByEmail(ctx context.Context, emails []string) *lookup {
 	for _, email := range emails {
 		forms = append(forms, formsOf(email)...)
 	}
-	for chunk := range slices.Chunk(forms, findBatch) {
+	for chunk := range slices.Chunk(forms, lookupSize) {
 		l.find(ctx, chunk)
 	}
 	for _, email := range emails {
@@ -210,43 +210,43 @@ func verifiedBy(users []User, email string) *User {
 }
 
 // look lists the invitations of the address. One with this member's ID and send number was created by
-// an earlier attempt, and decides. If the verdict is undecided, f says how to create one. tried is
-// true if Clerk may have created an invitation for this send.
-func (s *Service) look(ctx context.Context, p *pass, a *attempt, tried bool) (v verdict, f foundInvitations) {
+// an earlier attempt, and decides. If the verdict is undecided, f says how to create one. Unless mayHaveSent
+// is true, look expects no invitation of this send.
+func (s *Service) look(ctx context.Context, p *pass, a *attempt, mayHaveSent bool) (v verdict, f foundInvitations) {
 	var list []Invitation
 	var err error
-	if tried {
+	if mayHaveSent {
 		list, err = s.listAll(ctx, a.row)
 	} else {
 		list, err = s.listInvitations(ctx, a.row, InvitationPending)
 	}
 	if err != nil {
-		return s.failed(ctx, p, a, call{op: "list invitations", organization: a.organization() != ""}, err), f
+		return s.callFailed(ctx, p, a, call{op: "list invitations", organization: a.organization() != ""}, err), f
 	}
-	f, unmarked := sortInvitations(a, list, tried)
+	f, unmarked := sortInvitations(a, list, mayHaveSent)
 	switch {
 	case f.own != nil:
-		v = s.decideFound(ctx, p, a, f.own)
+		v = s.ownVerdict(ctx, p, a, f.own)
 		v.leftOver = f.duplicate
 		return v, f
 	case f.foreign != nil:
 		s.log.InfoContext(ctx, "another application's invitation into the organization adopted", "member", *a.row, "invitation", f.foreign.ID)
 		return verdict{kind: isInvited, invitation: f.foreign, adopted: true}, f
 	case len(unmarked) > 0:
-		v = s.decideUnmarked(ctx, p, a, unmarked)
+		v = s.unmarkedVerdict(ctx, p, a, unmarked)
 		f.needsIgnoreExisting = f.needsIgnoreExisting || v.kind == undecided // other members refer to all of them
 	}
 	return v, f
 }
 
-// decideFound decides for a row whose invitation an earlier attempt created.
-func (s *Service) decideFound(ctx context.Context, p *pass, a *attempt, own *Invitation) verdict {
+// ownVerdict decides for a row whose invitation an earlier attempt created.
+func (s *Service) ownVerdict(ctx context.Context, p *pass, a *attempt, own *Invitation) verdict {
 	switch own.Status {
 	case InvitationPending:
 		return verdict{kind: isInvited, invitation: own}
 	case InvitationAccepted:
 		if u, _, err := s.findJoined(ctx, a.row); err == nil && u != nil {
-			return linked(u, own, s.now())
+			return userVerdict(u, own, s.now())
 		}
 		return verdict{kind: isInvited, invitation: own} // Reconcile finds out who accepted it
 	case InvitationExpired:
@@ -254,7 +254,7 @@ func (s *Service) decideFound(ctx context.Context, p *pass, a *attempt, own *Inv
 	case InvitationRevoked:
 		return verdict{kind: isRevoked, invitation: own}
 	}
-	return s.failed(ctx, p, a, call{op: "list invitations"}, errUnknownStatus)
+	return s.callFailed(ctx, p, a, call{op: "list invitations"}, errUnknownStatus)
 }
 
 // foundInvitations are the invitations of an address, as they concern one send.
@@ -273,7 +273,7 @@ type foundInvitations struct {
 
 // sortInvitations sorts the invitations of the attempt's address. Those in unmarked are pending without metadata, and
 // may be this send's.
-func sortInvitations(a *attempt, list []Invitation, tried bool) (f foundInvitations, unmarked []*Invitation) {
+func sortInvitations(a *attempt, list []Invitation, mayHaveSent bool) (f foundInvitations, unmarked []*Invitation) {
 	for i := range list {
 		inv := &list[i]
 		isCurrent := inv.ID == a.row.InvitationID
@@ -292,7 +292,7 @@ func sortInvitations(a *attempt, list []Invitation, tried bool) (f foundInvitati
 			f.older = append(f.older, inv)
 		case a.organization() != "":
 			f.foreign = inv
-		case tried && a.mayHaveCreated(inv):
+		case mayHaveSent && a.mayHaveCreated(inv):
 			unmarked = append(unmarked, inv)
 		default:
 			f.needsIgnoreExisting = true
@@ -308,7 +308,7 @@ func (a *attempt) mayHaveCreated(inv *Invitation) bool {
 	if inv.showsMetadata() || inv.ID == a.row.InvitationID {
 		return false
 	}
-	if a.row.Attempts == 1 {
+	if !a.isRetry() {
 		// Clerk has just rejected this send's only create, so an invitation counts as its own only if it is
 		// certainly younger: no tolerance for clocks, and an unknown time does not count.
 		return inv.CreatedAt.After(a.row.ReservedAt)
@@ -316,14 +316,14 @@ func (a *attempt) mayHaveCreated(inv *Invitation) bool {
 	return inv.CreatedAt.IsZero() || !inv.CreatedAt.Before(a.row.ReservedAt.Add(-clockSkew))
 }
 
-// decideUnmarked decides for a send that may have created one of the invitations without metadata. If no
+// unmarkedVerdict decides for a send that may have created one of the invitations without metadata. If no
 // other member refers to such an invitation, it is this send's or another application's, and using it is
 // safer than sending a second email. The first attempt does not use one, because another member's create may
 // have succeeded without being saved yet.
-func (s *Service) decideUnmarked(ctx context.Context, p *pass, a *attempt, unmarked []*Invitation) verdict {
+func (s *Service) unmarkedVerdict(ctx context.Context, p *pass, a *attempt, unmarked []*Invitation) verdict {
 	rows, err := s.store.Find(ctx, Query{Emails: []string{a.row.Email}})
 	if err != nil {
-		return s.failed(ctx, p, a, call{op: "list invitations"}, err)
+		return s.callFailed(ctx, p, a, call{op: "list invitations"}, err)
 	}
 	free := slices.DeleteFunc(unmarked, func(inv *Invitation) bool {
 		return slices.ContainsFunc(rows, func(row *Member) bool { return row.InvitationID == inv.ID })
@@ -331,8 +331,8 @@ func (s *Service) decideUnmarked(ctx context.Context, p *pass, a *attempt, unmar
 	switch {
 	case len(free) == 0:
 		return verdict{}
-	case a.row.Attempts == 1:
-		return s.failed(ctx, p, a, call{op: "list invitations"}, errUnmarked)
+	case !a.isRetry():
+		return s.callFailed(ctx, p, a, call{op: "list invitations"}, errUnmarked)
 	}
 	s.log.InfoContext(ctx, "invitation without metadata adopted", "member", *a.row, "invitation", free[0].ID)
 	return verdict{kind: isInvited, invitation: free[0], adopted: true}

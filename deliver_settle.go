@@ -7,13 +7,16 @@ import (
 	"slices"
 )
 
-// settle writes the verdicts that are not written yet, and revokes the invitations that they leave behind.
+// settle writes the verdicts of attempts that are not settled yet, and revokes the invitations that they leave behind.
 func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
-	open := slices.DeleteFunc(undelivered(attempts), func(a *attempt) bool { return a.verdict.kind == undecided })
+	open := filter(unsettled(attempts), func(a *attempt) bool { return a.verdict.kind != undecided })
 	if len(open) == 0 {
 		return
 	}
-	s.write(ctx, l, open)
+	provisional := filter(open, (*attempt).isProvisional)
+	s.write(ctx, l, filter(open, func(a *attempt) bool { return !a.isProvisional() })) // first, because confirm may hang
+	s.confirm(ctx, l, provisional)
+	s.write(ctx, l, unsettled(provisional))
 	s.updateDuplicates(ctx, l, open)
 	for _, a := range open {
 		if !a.verdict.leftOver || a.delivery.Member == nil {
@@ -29,6 +32,11 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 	}
 }
 
+// unsettled returns the attempts that have no delivery yet.
+func unsettled(attempts []*attempt) []*attempt {
+	return filter(attempts, func(a *attempt) bool { return a.delivery == nil })
+}
+
 // updateDuplicates handles verdicts whose linked user is already a member under another address. If the user
 // has given up that address, updateDuplicates changes the member's address. The caller's error then has the
 // member with its new address.
@@ -41,35 +49,23 @@ func (s *Service) updateDuplicates(ctx context.Context, l lease, attempts []*att
 		if u == nil || !errors.As(a.delivery.Err, &dup) || dup.Member == nil || !u.gaveUp(dup.Member) {
 			continue
 		}
-		now, err := s.updateAddress(ctx, u, dup.Member, true)
+		updated, err := s.updateAddress(ctx, u, dup.Member, true)
 		if err != nil {
 			s.log.WarnContext(ctx, "not all members of a user resolved", "member", *dup.Member, "cause", logError(err))
-		} else if now != nil {
-			dup.Member = now
+		} else if updated != nil {
+			dup.Member = updated
 		}
 	}
 }
 
-// maxWrites is how often one verdict is written if other processes keep changing its row.
-const maxWrites = 10
-
-// write writes the verdicts. Those that must first be finished are written after the others, so that a request that
-// hangs does not keep the others from being written in time.
-func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
-	unfinished := filter(attempts, (*attempt).mustFinish)
-	s.writeAll(ctx, l, filter(attempts, func(a *attempt) bool { return !a.mustFinish() }))
-	s.finish(ctx, l, unfinished)
-	s.writeAll(ctx, l, unfinished)
-}
-
-// mustFinish reports whether the verdict depends on more than Clerk's responses so far.
-func (a *attempt) mustFinish() bool {
+// isProvisional reports whether the verdict may change before it can be written.
+func (a *attempt) isProvisional() bool {
 	return a.mustUndoAdding() || a.mayHaveRevoked() || a.verdict.choosesAmongAddresses()
 }
 
-// finish makes the requests to Clerk and the changes of other rows that must precede the verdict. They may change the
-// verdict, or decide without it.
-func (s *Service) finish(ctx context.Context, l lease, attempts []*attempt) {
+// confirm makes provisional verdicts final, by requests to Clerk and changes of other rows. It settles attempts whose
+// verdict must not be written.
+func (s *Service) confirm(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
 	for _, a := range attempts {
@@ -78,71 +74,79 @@ func (s *Service) finish(ctx context.Context, l lease, attempts []*attempt) {
 		if !a.verdict.choosesAmongAddresses() {
 			continue
 		}
-		var err error
-		if a.delivery, err = s.resolveFirst(ctx, a); err != nil {
-			a.delivery = s.unwritten(ctx, a, err, false)
+		if err := s.resolveFirst(ctx, a); err != nil {
+			s.settleUnwritten(ctx, a, err, false)
 		}
 	}
 }
 
-// writeAll writes verdicts in one statement. If another process has changed a row in the meantime, writeAll writes
-// its verdict again.
-func (s *Service) writeAll(ctx context.Context, l lease, attempts []*attempt) {
-	for _, a := range undelivered(attempts) {
+// maxWrites is how often one verdict is written if other processes keep changing its row.
+const maxWrites = 10
+
+// write writes the verdicts in one statement, and settles the attempts. If another process has changed a row, write
+// repeats the statement for that row.
+func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
+	for _, a := range attempts {
 		if a.verdict.kind == isUncertain && !a.verdict.withdraw {
 			// The claim stays until the lease ends, so that a late request arrives before the next attempt.
 			a.delivery = a.verdict.report(a.row)
 		}
 	}
-	open := undelivered(attempts)
+	open := unsettled(attempts)
 	for n := 0; n < maxWrites && len(open) > 0; n++ {
 		s.writeOnce(ctx, l, open)
-		open = undelivered(open)
+		open = unsettled(open)
 	}
 	for _, a := range open {
-		a.delivery = s.unwritten(ctx, a, ErrConflict, false)
+		s.settleUnwritten(ctx, a, ErrConflict, false)
 	}
 }
 
-func undelivered(attempts []*attempt) []*attempt {
-	return filter(attempts, func(a *attempt) bool { return a.delivery == nil })
-}
-
-// writeOnce writes the verdicts in one statement. Attempts without a delivery have to be written
-// again.
+// writeOnce makes the statement of write once.
 func (s *Service) writeOnce(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
 	s.refreshClock(ctx)
 	changes := make([]Change, len(attempts))
 	for i, a := range attempts {
-		changes[i] = Change{a.row, a.apply(s.now())}
+		changes[i] = Change{a.row, a.changedRow(s.now())}
 	}
 	results, err := s.apply(ctx, s.store, changes)
 	for i, a := range attempts {
-		if err != nil {
-			a.delivery = s.unwritten(ctx, a, err, true)
-			continue
+		rowErr := err
+		if err == nil {
+			rowErr = s.settleWritten(ctx, a, changes[i].New, results[i])
 		}
-		var rowErr error
-		if a.delivery, rowErr = s.written(ctx, a, changes[i].New.ClerkUserID, results[i]); rowErr != nil {
-			a.delivery = s.unwritten(ctx, a, rowErr, false)
+		if rowErr != nil {
+			s.settleUnwritten(ctx, a, rowErr, err != nil)
 		}
 	}
 }
 
-// written returns the delivery of an attempt after its verdict was written. It returns nil if the
-// verdict, or another that it has set, must be written again.
-func (s *Service) written(ctx context.Context, a *attempt, newUserID string, r Result) (*delivery, error) {
+// settleWritten settles an attempt after the statement has returned r for its row. If the row or the verdict has changed,
+// the attempt stays unsettled, and must be written again.
+func (s *Service) settleWritten(ctx context.Context, a *attempt, wanted *Member, r Result) error {
 	switch {
 	case r.Err == nil:
-		return a.verdict.report(r.Member), nil
+		a.delivery = a.verdict.report(r.Member)
+		return nil
 	case errors.Is(r.Err, ErrUserTaken):
-		return nil, s.decideSecondAddress(ctx, a, newUserID)
+		return s.decideSecondAddress(ctx, a, wanted.ClerkUserID)
 	case errors.Is(r.Err, ErrConflict):
-		return s.overtaken(ctx, a)
+		return s.settleOvertaken(ctx, a)
 	}
-	return nil, r.Err
+	return r.Err
+}
+
+// settleUnwritten settles an attempt whose verdict could not be written. all is true if the whole
+// statement failed, such as while the database is down, and false if only this row did, such as by
+// an error of OnChange. The claim ends by itself, and the next attempt finds Clerk's response again.
+func (s *Service) settleUnwritten(ctx context.Context, a *attempt, err error, all bool) {
+	s.log.ErrorContext(ctx, "result not saved; will be looked up again", "member", *a.row, "cause", logError(err))
+	if a.verdict.claimOnly() {
+		err = errors.Join(a.verdict.report(a.row).Err, err)
+	}
+	a.delivery = &delivery{Result: Result{a.row, err}, stop: all}
 }
 
 // choosesAmongAddresses reports whether v links a user with several verified addresses, not because the
@@ -151,9 +155,9 @@ func (v *verdict) choosesAmongAddresses() bool {
 	return v.user != nil && v.invitation == nil && len(v.user.verifiedEmails()) > 1
 }
 
-// resolveFirst applies the rules of Resolve to the linked user, because they choose the row that becomes active.
-// It returns nil if the attempt's row still waits. Then a.row is up to date, and the verdict must be written.
-func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, error) {
+// resolveFirst applies the rules of Resolve to the linked user, because they choose the row that becomes active. If the
+// attempt's row still waits, its verdict must be written. Otherwise resolveFirst settles the attempt.
+func (s *Service) resolveFirst(ctx context.Context, a *attempt) error {
 	u := a.verdict.user
 	p := proof{}
 	if organization := a.organization(); organization != "" {
@@ -165,28 +169,29 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) (*delivery, erro
 	}
 	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}, UserIDs: []string{u.ID}})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	own := slices.IndexFunc(rows, func(m *Member) bool { return m.ID == a.row.ID })
 	if own < 0 {
 		_ = s.removeAdded(ctx, a)
-		return &delivery{Result: Result{Err: errPurged}}, nil
+		a.delivery = &delivery{Result: Result{Err: errPurged}}
+		return nil
 	}
 	row, elsewhere := rows[own], rows[own].organization() != a.organization()
 	if row.Due() && !elsewhere { // in any send, because the user has verified the address
 		a.row = row
-		return nil, nil
+		return nil
 	}
 	// Resolve or another caller has decided. If a member is active by the membership, removeAdded keeps it.
 	if !row.Status.Waits() || elsewhere {
 		_ = s.removeAdded(ctx, a)
 	}
-	d := &delivery{Result: Result{Member: row}}
+	a.delivery = &delivery{Result: Result{Member: row}}
 	active := slices.IndexFunc(rows, func(m *Member) bool { return m.TenantID == row.TenantID && m.Status == StatusActive })
 	if row.Reason == ReasonSecondAddress && active >= 0 {
-		d.Err = &DuplicateEmailError{a.row.Ref(), rows[active]}
+		a.delivery.Err = &DuplicateEmailError{a.row.Ref(), rows[active]}
 	}
-	return d, nil
+	return nil
 }
 
 // decideSecondAddress decides again for a row whose user is in the tenant under another address.
@@ -208,31 +213,36 @@ func (s *Service) decideSecondAddress(ctx context.Context, a *attempt, userID st
 // errPurged is returned if the member was erased during the attempt.
 var errPurged = fmt.Errorf("clerkinvite: the member was purged: %w", ErrConflict)
 
-// overtaken decides how to continue after another process has changed the row. If the row still waits
-// for the same send, it replaces a.row and returns nil, and the verdict must be written again. Otherwise
-// the row stays unchanged, and an invitation that no row refers to is revoked. A row of another tenant may have
-// adopted it.
-func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) {
+// settleOvertaken handles an attempt whose row another process has changed. If the row still waits for the same send,
+// the attempt stays unsettled, and its verdict must be written again. Otherwise the row stays unchanged.
+func (s *Service) settleOvertaken(ctx context.Context, a *attempt) error {
 	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}, Emails: []string{a.row.Email}})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	own := slices.IndexFunc(rows, func(row *Member) bool { return row.ID == a.row.ID })
-	d := &delivery{Result: Result{Err: errPurged}}
-	if own >= 0 {
-		d.Result = Result{Member: rows[own]}
+	if own < 0 {
+		s.undo(ctx, a, nil, rows)
+		a.delivery = &delivery{Result: Result{Err: errPurged}}
+		return nil
 	}
-	row := d.Member
-	if row != nil && row.Due() {
-		switch {
-		case a.verdict.claimOnly() && !sameTime(row.ClaimedUntil, a.row.ClaimedUntil):
-			return a.verdict.report(row), nil // another attempt has claimed the row, so there is nothing to write
-		case row.Send == a.row.Send:
-			a.row = row
-			return nil, nil
-		}
+	row := rows[own]
+	switch {
+	case row.Due() && a.verdict.claimOnly() && !row.hasClaimOf(a.row):
+		a.delivery = a.verdict.report(row) // another attempt has claimed the row, so there is nothing to write
+	case row.Due() && row.Send == a.row.Send:
+		a.row = row
+	default: // the send has ended in another way; perhaps the member was then invited again, or into another organization
+		s.undo(ctx, a, row, rows)
+		a.delivery = &delivery{Result: Result{Member: row}}
 	}
-	// The send has ended in another way. Perhaps the member was then invited again, or into another organization.
+	return nil
+}
+
+// undo revokes the attempt's invitation unless one of the rows refers to it; another tenant's member may have adopted
+// it. If the attempt has created none, undo ends the membership that it may have added, unless row, the member's
+// current one, needs it. row is nil if the member was purged.
+func (s *Service) undo(ctx context.Context, a *attempt, row *Member, rows []*Member) {
 	switch {
 	case a.verdict.kind == isInvited:
 		id := a.verdict.invitation.ID
@@ -242,18 +252,6 @@ func (s *Service) overtaken(ctx context.Context, a *attempt) (*delivery, error) 
 	case row == nil, !row.needsMembership(a.organization()):
 		_ = s.removeAdded(ctx, a)
 	}
-	return d, nil
-}
-
-// unwritten reports an attempt whose verdict could not be written. all is true if the whole
-// statement failed, such as while the database is down, and false if only this row did, such as by
-// an error of OnChange. The claim ends by itself, and the next attempt finds Clerk's response again.
-func (s *Service) unwritten(ctx context.Context, a *attempt, err error, all bool) *delivery {
-	s.log.ErrorContext(ctx, "result not saved; will be looked up again", "member", *a.row, "cause", logError(err))
-	if a.verdict.claimOnly() {
-		err = errors.Join(a.verdict.report(a.row).Err, err)
-	}
-	return &delivery{Result: Result{a.row, err}, stop: all}
 }
 
 // revokeLeftOvers revokes the open invitations for the address of a settled attempt that this library created
@@ -308,24 +306,21 @@ func openOrUnlisted(list []Invitation, previous string) []Invitation {
 	return list
 }
 
-// isLeftOver reports whether an invitation of this library is no longer needed. rows contains every member
-// that may refer to it. previous is the row's invitation before it was settled. An invitation without a marker has no
-// creator, so each member that waits for it has adopted it, also the row itself.
+// isLeftOver reports whether an invitation is no longer needed. rows contains every member that may refer to it.
+// previous is the row's invitation before it was settled. An invitation without the library's marker is a left-over
+// only if it is previous, and no member has adopted it. Others may belong to another application.
 func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
-	m, ours := inv.mark()
-	creator := slices.IndexFunc(rows, func(row *Member) bool { return row.ID == m.ID })
-	adopted := slices.ContainsFunc(rows, func(row *Member) bool {
-		return row.ID != m.ID && row.Status.Waits() && row.InvitationID == inv.ID
-	})
-	switch {
-	case adopted:
-		return false
-	case !ours:
-		return inv.ID == previous
-	case creator < 0:
-		return false // it may belong to another application
+	m, marked := inv.mark()
+	leftOver := !marked && inv.ID == previous
+	for _, row := range rows {
+		switch {
+		case marked && row.ID == m.ID:
+			leftOver = !keeps(row, inv, m.Send)
+		case row.Status.Waits() && row.InvitationID == inv.ID:
+			return false // adopted
+		}
 	}
-	return !keeps(rows[creator], inv, m.Send)
+	return leftOver
 }
 
 // keeps reports whether the row still needs a pending invitation with its ID in the marker.

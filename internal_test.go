@@ -56,14 +56,14 @@ func TestVerdictApply(t *testing.T) {
 		"uncertain keeps the claim": {verdict{kind: isUncertain, err: cause}, reservedRow(), row{StatusReserved, "", "", 0, 1, "", true, reservedRow().NextAttemptAt}},
 		"invited":                   {verdict{kind: isInvited, invitation: testInv}, reservedRow(), row{StatusPending, "pending_inv_2", "inv_2", 1, 1, "", false, nil}},
 		"invited again":             {verdict{kind: isInvited, invitation: testInv}, resentRow(), row{StatusPending, "pending_inv_2", "inv_2", 2, 1, "", false, nil}},
-		"linked":                    {linked(user, nil, testNow), reservedRow(), row{StatusActive, "user_1", "", 1, 1, "", false, nil}},
-		"linked after a resend":     {linked(user, nil, testNow), resentRow(), row{StatusActive, "user_1", "inv_1", 2, 1, "", false, nil}},
-		"linked by an invitation":   {linked(user, testInv, testNow), reservedRow(), row{StatusActive, "user_1", "inv_2", 1, 1, "", false, nil}},
-		"locked for long":           {linked(&User{ID: "user_1", Locked: true, LockEndsIn: 24 * time.Hour}, nil, testNow), reservedRow(), row{StatusReserved, "", "", 0, 0, ReasonUserLocked, false, &due}},
-		"locked for ever":           {linked(&User{ID: "user_1", Locked: true}, nil, testNow), reservedRow(), row{StatusFailed, "", "", 1, 1, ReasonUserLocked, false, nil}},
-		"locked, while sent again":  {linked(&User{ID: "user_1", Locked: true, LockEndsIn: time.Hour}, nil, testNow), resentRow(), row{StatusPending, "pending_inv_1", "inv_1", 1, 0, ReasonUserLocked, false, &due}},
-		"deprovisioned":             {linked(&User{ID: "user_1", Deprovisioned: true}, nil, testNow), reservedRow(), row{StatusFailed, "", "", 1, 1, ReasonUserDeprovisioned, false, nil}},
-		"banned":                    {linked(&User{ID: "user_1", Banned: true}, nil, testNow), reservedRow(), row{StatusFailed, "", "", 1, 1, ReasonUserBanned, false, nil}},
+		"linked":                    {userVerdict(user, nil, testNow), reservedRow(), row{StatusActive, "user_1", "", 1, 1, "", false, nil}},
+		"linked after a resend":     {userVerdict(user, nil, testNow), resentRow(), row{StatusActive, "user_1", "inv_1", 2, 1, "", false, nil}},
+		"linked by an invitation":   {userVerdict(user, testInv, testNow), reservedRow(), row{StatusActive, "user_1", "inv_2", 1, 1, "", false, nil}},
+		"locked for long":           {userVerdict(&User{ID: "user_1", Locked: true, LockEndsIn: 24 * time.Hour}, nil, testNow), reservedRow(), row{StatusReserved, "", "", 0, 0, ReasonUserLocked, false, &due}},
+		"locked for ever":           {userVerdict(&User{ID: "user_1", Locked: true}, nil, testNow), reservedRow(), row{StatusFailed, "", "", 1, 1, ReasonUserLocked, false, nil}},
+		"locked, while sent again":  {userVerdict(&User{ID: "user_1", Locked: true, LockEndsIn: time.Hour}, nil, testNow), resentRow(), row{StatusPending, "pending_inv_1", "inv_1", 1, 0, ReasonUserLocked, false, &due}},
+		"deprovisioned":             {userVerdict(&User{ID: "user_1", Deprovisioned: true}, nil, testNow), reservedRow(), row{StatusFailed, "", "", 1, 1, ReasonUserDeprovisioned, false, nil}},
+		"banned":                    {userVerdict(&User{ID: "user_1", Banned: true}, nil, testNow), reservedRow(), row{StatusFailed, "", "", 1, 1, ReasonUserBanned, false, nil}},
 		"refused":                   {refused("create invitation", "not_allowed_access", cause), reservedRow(), row{StatusFailed, "", "", 1, 1, "not_allowed_access", false, nil}},
 		"refused resend":            {refused("create invitation", "not_allowed_access", cause), resentRow(), row{StatusPending, "pending_inv_1", "inv_1", 2, 1, "not_allowed_access", false, nil}},
 		"expired":                   {verdict{kind: isExpired, invitation: testInv}, reservedRow(), row{StatusExpired, "", "inv_2", 1, 1, "", false, nil}},
@@ -76,7 +76,7 @@ func TestVerdictApply(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := (&attempt{row: &c.from, verdict: c.verdict}).apply(testNow)
+			got := (&attempt{row: &c.from, verdict: c.verdict}).changedRow(testNow)
 			require.Equal(t, c.want, row{
 				got.Status, got.ClerkUserID, got.InvitationID, got.Sent, got.Attempts, got.Reason, got.ClaimedUntil != nil, got.NextAttemptAt,
 			})
@@ -97,16 +97,16 @@ func TestAttemptApply_MayExist(t *testing.T) {
 		mayExist bool
 	}{
 		"sent nothing":                {attempt{verdict: verdict{kind: isPostponed, reason: "x"}}, 2, "x", false},
-		"an earlier attempt":          {attempt{verdict: verdict{kind: isPostponed, reason: "x"}, mayExist: true}, 2, "x", true},
-		"an earlier attempt, limited": {attempt{verdict: verdict{kind: isLimited, uncounted: true}, mayExist: true}, 1, "", true},
-		"a bulk request":              {attempt{verdict: verdict{kind: isReleased, uncounted: true}, triedInBulk: true}, 2, ReasonBulkRejected, true},
-		"a bulk request, postponed":   {attempt{verdict: verdict{kind: isPostponed, reason: "x", uncounted: true}, triedInBulk: true}, 2, "x", true},
+		"an earlier attempt":          {attempt{verdict: verdict{kind: isPostponed, reason: "x"}, mayHaveInvitation: true}, 2, "x", true},
+		"an earlier attempt, limited": {attempt{verdict: verdict{kind: isLimited, uncounted: true}, mayHaveInvitation: true}, 1, "", true},
+		"a bulk request":              {attempt{verdict: verdict{kind: isReleased, uncounted: true}, bulkRejected: true}, 2, ReasonBulkRejected, true},
+		"a bulk request, postponed":   {attempt{verdict: verdict{kind: isPostponed, reason: "x", uncounted: true}, bulkRejected: true}, 2, "x", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			a, from := c.attempt, reservedRow()
 			from.Attempts, a.row = 2, &from
-			got := a.apply(testNow)
+			got := a.changedRow(testNow)
 			require.Equal(t, c.attempts, got.Attempts)
 			require.Equal(t, c.reason, got.Reason)
 			require.Equal(t, c.mayExist, got.mayHaveInvitation())
@@ -124,8 +124,8 @@ func TestVerdictReport(t *testing.T) {
 		err     error   // the error or its cause
 	}{
 		"invited":                     {verdict{kind: isInvited, invitation: testInv}, "", nil},
-		"linked":                      {linked(&User{ID: "user_1"}, nil, testNow), "", nil},
-		"banned":                      {linked(&User{ID: "user_1", Banned: true}, nil, testNow), Refused, errBanned},
+		"linked":                      {userVerdict(&User{ID: "user_1"}, nil, testNow), "", nil},
+		"banned":                      {userVerdict(&User{ID: "user_1", Banned: true}, nil, testNow), Refused, errBanned},
 		"refused":                     {refused("x", "y", clerk), Refused, clerk},
 		"uncertain":                   {verdict{kind: isUncertain, err: clerk}, Uncertain, clerk},
 		"uncertain, the host's error": {verdict{kind: isUncertain, err: host}, "", host},
@@ -137,7 +137,7 @@ func TestVerdictReport(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			from := reservedRow()
-			m := (&attempt{row: &from, verdict: c.verdict}).apply(testNow)
+			m := (&attempt{row: &from, verdict: c.verdict}).changedRow(testNow)
 			d := c.verdict.report(m)
 			require.Same(t, m, d.Member)
 			require.Equal(t, c.verdict.kind, d.kind)
@@ -352,7 +352,7 @@ func TestQueueNext(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			q := c.queue
-			q.batchable, q.single = attempts(c.shared, func(a *attempt) { a.batchable, a.triedInBulk = true, c.tried }), attempts(c.single, func(a *attempt) {
+			q.batchable, q.single = attempts(c.shared, func(a *attempt) { a.batchable, a.bulkRejected = true, c.tried }), attempts(c.single, func(a *attempt) {
 				if c.again {
 					a.row.Attempts = 2
 				}

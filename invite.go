@@ -43,8 +43,9 @@ type Config struct {
 	ExpiresInDays int
 
 	// Lease is how long a delivery attempt owns a row: 100 ms to 1 h. Requests to Clerk must
-	// finish within three quarters of it. If the process dies, another attempt starts when the
-	// lease ends. Defaults to 1 minute.
+	// finish within three quarters of it. If the process dies during the first attempt, another
+	// starts when the lease ends. Each further attempt doubles that time, up to 1 h.
+	// Defaults to 1 minute.
 	Lease time.Duration
 
 	// ResendCooldown is how long after an invitation Resend refuses to send another. Defaults to
@@ -263,14 +264,14 @@ func (s *Service) reserveNow(ctx context.Context, want *Member) (*pass, *Member,
 
 // reclaim claims a row of the pass again, under a new lease. The row is nil if it has lost the first claim.
 func (s *Service) reclaim(ctx context.Context, p *pass, row *Member) (claimed *Member, err error) {
-	claimed, err = s.change(ctx, row.refByID(), func(now *Member) (_ *Member, err error) {
-		if !sameTime(now.ClaimedUntil, row.ClaimedUntil) {
+	claimed, err = s.change(ctx, row.refByID(), func(current *Member) (_ *Member, err error) {
+		if !current.hasClaimOf(row) {
 			return nil, ErrConflict
 		}
 		if p.lease, err = s.newLease(ctx); err != nil {
 			return nil, err
 		}
-		next := *now
+		next := *current
 		next.Attempts-- // the same attempt
 		return s.claimed(next, p.claimedAt), nil
 	})
@@ -477,7 +478,7 @@ func takenOver(old, want *Member) *Member {
 	case !old.mayHaveInvitation():
 		n.Params, n.Attempts = want.Params, 0
 	case old.clerkParams().Withdraw != "":
-		n = n.withoutRetry() // with its old parameters; the next round of invite starts a new send
+		n = withoutRetry(n) // the parameters stay; the next round of invite starts a new send
 	default:
 		return nil
 	}
@@ -692,9 +693,9 @@ func (s *Service) addressGivenUp(ctx context.Context, row *Member) bool {
 	case errors.Is(err, ErrNotFound):
 		free, err = s.userReplaced(ctx, row)
 	case err == nil:
-		var now *Member
-		now, err = s.updateAddress(ctx, u, row, true)
-		free = err == nil && (now == nil || now.Email != row.Email) // now is nil if the member was purged
+		var updated *Member
+		updated, err = s.updateAddress(ctx, u, row, true)
+		free = err == nil && (updated == nil || updated.Email != row.Email) // nil if the member was purged
 	}
 	if err != nil {
 		s.log.WarnContext(ctx, "duplicate not checked", "member", *row, "cause", logError(err))

@@ -96,6 +96,9 @@ func (m Member) isClaimed(now time.Time) bool {
 		!m.UpdatedAt.After(now.Add(clockTolerance))
 }
 
+// hasClaimOf reports whether m still has the claim of an earlier version of its row.
+func (m Member) hasClaimOf(row *Member) bool { return sameTime(m.ClaimedUntil, row.ClaimedUntil) }
+
 // backoff returns the time between two attempts: the lease, doubled with each attempt, up to an hour.
 func (s *Service) backoff(attempts int) time.Duration {
 	d := s.cfg.Lease

@@ -177,7 +177,7 @@ func (m *many) deliver(ctx context.Context) error {
 	}
 	var waiting []*Member
 	for len(todo) > 0 {
-		n := min(len(todo), findBatch)
+		n := min(len(todo), passSize)
 		rest, err := m.pass(ctx, todo[:n], len(todo) > n)
 		m.progress(time.Time{})
 		if err != nil {
@@ -254,7 +254,7 @@ func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remain
 	if err != nil {
 		return rest, err
 	}
-	p.more = more && len(claimed) == findBatch
+	p.more = more && len(claimed) == passSize
 	rest.waiting, err = m.readUnclaimed(ctx, rows, claimed)
 	if err != nil {
 		return rest, err
@@ -298,7 +298,7 @@ func (d delivery) isDelayed() bool {
 	case failureOf(d.Err, "") == rateLimited:
 		return true
 	}
-	// The lease's end is also the direct cause if a release could not be written (see unwritten), or if
+	// The lease's end is also the direct cause if a release could not be written (see settleUnwritten), or if
 	// inviteAgain's own delivery was released. Use ==, because a request that timed out wraps errLeaseEnds too.
 	var clerkErr *ClerkInvitationError
 	return errors.As(d.Err, &clerkErr) && clerkErr.Err == errLeaseEnds //nolint:errorlint // see above

@@ -120,33 +120,33 @@ func (s *Service) decideMembers(ctx context.Context, p *pass, attempts []*attemp
 	members, err := s.findMembers(ctx, attempts[0].organization(), ids)
 	for _, a := range attempts {
 		u := verifiedBy(users, a.row.Email)
-		if v := s.decideMember(ctx, p, a, u, members[u.ID], err); v.kind != undecided {
+		if v := s.memberVerdict(ctx, p, a, u, members[u.ID], err); v.kind != undecided {
 			a.decide(v)
 			p.countAdding(a)
 		}
 	}
 }
 
-// decideHolder decides for a row whose address u holds verified.
-func (s *Service) decideHolder(ctx context.Context, p *pass, a *attempt, u *User) verdict {
+// holderVerdict decides for a row whose address u holds verified.
+func (s *Service) holderVerdict(ctx context.Context, p *pass, a *attempt, u *User) verdict {
 	if a.organization() == "" {
-		return linked(u, nil, s.now())
+		return userVerdict(u, nil, s.now())
 	}
 	members, err := s.findMembers(ctx, a.organization(), []string{u.ID})
-	return s.decideMember(ctx, p, a, u, members[u.ID], err)
+	return s.memberVerdict(ctx, p, a, u, members[u.ID], err)
 }
 
-// decideMember decides for a row whose address u holds verified. m is u's membership of the row's organization, or
+// memberVerdict decides for a row whose address u holds verified. m is u's membership of the row's organization, or
 // nil; err is why that is unknown. Members are linked. The others are added, or the verdict is
 // undecided: they get an invitation.
-func (s *Service) decideMember(ctx context.Context, p *pass, a *attempt, u *User, m *Membership, err error) verdict {
+func (s *Service) memberVerdict(ctx context.Context, p *pass, a *attempt, u *User, m *Membership, err error) verdict {
 	if err != nil {
-		return s.failed(ctx, p, a, call{op: "find memberships", organization: true}, err)
+		return s.callFailed(ctx, p, a, call{op: "find memberships", organization: true}, err)
 	}
-	v := linked(u, nil, s.now())
+	v := userVerdict(u, nil, s.now())
 	switch {
 	case v.kind != isLinked: // barred users get no invitation
-		if m != nil && a.params.Organization.AddExisting && a.mayExist && !m.isOlder(a.row) {
+		if m != nil && a.params.Organization.AddExisting && a.mayHaveInvitation && !m.isOlder(a.row) {
 			a.mayHaveAdded = u.ID // an earlier attempt
 		}
 		return v
@@ -165,7 +165,7 @@ func (s *Service) findMembers(ctx context.Context, organization string, userIDs 
 	}
 	slices.Sort(userIDs)
 	members := make(map[string]*Membership)
-	for chunk := range slices.Chunk(slices.Compact(userIDs), findBatch) {
+	for chunk := range slices.Chunk(slices.Compact(userIDs), lookupSize) {
 		found, err := request(ctx, s, endpointMemberships, "clerk.FindMemberships", func(ctx context.Context) ([]Membership, error) {
 			return s.cfg.Organizations.FindMemberships(ctx, MembershipQuery{organization, chunk})
 		})
@@ -222,12 +222,12 @@ func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) v
 	switch {
 	case err == nil:
 		a.mayHaveAdded = u.ID
-		return linked(u, nil, s.now())
+		return userVerdict(u, nil, s.now())
 	case codeOf(err) == codeAlreadyMember:
-		return linked(u, nil, s.now())
+		return userVerdict(u, nil, s.now())
 	}
 	p.noteRefusing(o.ID, err)
-	v := s.failed(ctx, p, a, call{op: opAddMember, sends: true, organization: true}, err)
+	v := s.callFailed(ctx, p, a, call{op: opAddMember, sends: true, organization: true}, err)
 	if v.kind == isUncertain {
 		a.mayHaveAdded = u.ID
 	}
@@ -241,7 +241,7 @@ func (p *pass) countAdding(a *attempt) {
 	v := &a.verdict
 	switch {
 	case v.op == opAddMember && a.unexplained():
-		if a.row.Attempts == 1 {
+		if !a.isRetry() {
 			p.failures++
 		}
 		v.stop = p.failures == maxFailures
@@ -353,11 +353,11 @@ func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 		u, m, err := s.findJoined(ctx, a.row)
 		switch {
 		case err != nil:
-			a.decide(s.failed(ctx, p, a, call{op: "find memberships", organization: true}, err))
+			a.decide(s.callFailed(ctx, p, a, call{op: "find memberships", organization: true}, err))
 			a.verdict.withdraw, a.verdict.leftOver = false, false // until Clerk says whether there is a membership
 			return
 		case u != nil:
-			if v = linked(u, nil, s.now()); v.kind != isLinked && a.mayExist && !m.isOlder(a.row) {
+			if v = userVerdict(u, nil, s.now()); v.kind != isLinked && a.mayHaveInvitation && !m.isOlder(a.row) {
 				a.mayHaveAdded = u.ID
 			}
 		}
@@ -391,7 +391,7 @@ func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, 
 	if err := p.refusing[a.organization()]; err != nil {
 		return refused("create invitation", reasonOf(err), err), nil
 	}
-	if a.row.Send == 1 {
+	if !a.isResend() {
 		return verdict{}, nil
 	}
 	if p.background {
@@ -399,22 +399,22 @@ func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, 
 			return s.notSent(ctx, p, a, err), nil
 		}
 	}
-	if limit := s.singleLimit(p, a); limit != nil {
+	if limit := s.knownLimit(p, a); limit != nil {
 		return verdict{}, limit
 	}
 	accepted, err := s.revokeOlder(ctx, a, found)
 	switch {
 	case err != nil: // a 404 may only mean that Clerk does not show the older invitation yet
-		return s.failed(ctx, p, a, call{op: "revoke invitation", organization: !saysNotFound(err)}, err), nil
+		return s.callFailed(ctx, p, a, call{op: "revoke invitation", organization: !saysNotFound(err)}, err), nil
 	case accepted:
-		return keepsOlder(a.row), nil
+		return acceptedOlder(a.row), nil
 	}
 	return verdict{}, nil
 }
 
-// keepsOlder decides for a resend whose older invitation was accepted, by a user who has not verified the row's
+// acceptedOlder decides for a resend whose older invitation was accepted, by a user who has not verified the row's
 // address. The older invitation completes the resend, and Reconcile reports it.
-func keepsOlder(row *Member) verdict {
+func acceptedOlder(row *Member) verdict {
 	older := &Invitation{ID: row.InvitationID, ExpiresAt: row.ExpiresAt}
 	if row.InvitedAt != nil {
 		older.CreatedAt = *row.InvitedAt

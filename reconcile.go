@@ -286,7 +286,7 @@ func (r *reconciliation) checkKey(ctx context.Context) error {
 	if r.progress.Known != nil {
 		return nil
 	}
-	rows, err := r.s.store.Page(ctx, PageQuery{Statuses: []Status{StatusActive}, Limit: findBatch})
+	rows, err := r.s.store.Page(ctx, PageQuery{Statuses: []Status{StatusActive}, Limit: lookupSize})
 	if err != nil {
 		return err
 	}

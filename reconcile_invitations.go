@@ -354,5 +354,3 @@ func (r *reconciliation) correctTimes(ctx context.Context, list []listed) error 
 	}
 	return nil
 }
-
-func sameTime(a, b *time.Time) bool { return a == b || a != nil && b != nil && a.Equal(*b) }

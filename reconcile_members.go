@@ -47,7 +47,7 @@ func (r *reconciliation) member(ctx context.Context, row *Member) error {
 	r.report.Members++
 	if row.Status == StatusActive {
 		r.active.add(row, row.ClerkUserID, before)
-		if len(r.active.keys) == findBatch {
+		if len(r.active.keys) == lookupSize {
 			return r.lookUpActive(ctx)
 		}
 		return nil
@@ -58,7 +58,7 @@ func (r *reconciliation) member(ctx context.Context, row *Member) error {
 		return nil
 	}
 	r.pending.add(row, row.Email, before)
-	if len(r.pending.keys) == findBatch {
+	if len(r.pending.keys) == lookupSize {
 		return r.lookUpPending(ctx)
 	}
 	return nil
@@ -368,7 +368,7 @@ func (r *reconciliation) reportMissing(ctx context.Context) error {
 // address. accepted contains the invitations that Clerk lists as accepted. It returns these users.
 func (r *reconciliation) resolve(ctx context.Context, emails []string, accepted map[string]bool) (users []User, err error) {
 	emails = slices.DeleteFunc(emails, func(email string) bool { return r.unreadable[email] })
-	for chunk := range slices.Chunk(emails, findBatch) {
+	for chunk := range slices.Chunk(emails, lookupSize) {
 		l := r.s.findByEmail(ctx, chunk)
 		if err := r.noteUnreadable(ctx, l); err != nil {
 			return nil, err

@@ -36,6 +36,7 @@ const (
 	ReasonAdopted           = "adopted"                                // pending, active: unchanged since Adopt
 	ReasonLeft              = "left_organization"                      // removed: the user is no longer a member of the organization
 	ReasonOrganizationFull  = "organization_membership_quota_exceeded" // failed, or revoked after a resend: the organization has no free seat
+	ReasonUnavailable       = "unavailable"                            // reserved, pending: still due, after a request to Clerk failed without a code
 	ReasonRejected          = "rejected"                               // failed: Clerk, or a firewall in front of it, repeatedly rejected only this address, without a code
 )
 
@@ -131,13 +132,30 @@ func (s *Service) changeOne(ctx context.Context, row, next *Member) (*Member, er
 	return results[0].Member, results[0].Err
 }
 
+// An invitation that may be tried only once may be tried again if its attempt decided nothing, because Clerk rejected
+// the attempt's bulk request. The row's reason says so.
+
+func (m Member) allowsRetry() bool { return m.Reason == ReasonBulkRejected }
+
+func withRetry(m Member) Member {
+	m.Reason = ReasonBulkRejected
+	return m
+}
+
+func withoutRetry(m Member) Member {
+	if m.allowsRetry() {
+		m.Reason = ""
+	}
+	return m
+}
+
 // The functions below return Change.New for a row.
 
 // asReleased releases the claim. If Clerk may have the invitation, the row keeps a claim that has ended; see
-// mayHaveInvitation.
-func asReleased(m Member, due time.Time, mayExist bool) *Member {
+// Member.mayHaveInvitation.
+func asReleased(m Member, due time.Time, mayHaveInvitation bool) *Member {
 	m.ClaimedUntil, m.NextAttemptAt = nil, &due
-	if mayExist {
+	if mayHaveInvitation {
 		past := m.UpdatedAt // a time that is certainly past
 		m.ClaimedUntil = &past
 	}

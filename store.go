@@ -90,7 +90,7 @@ type Member struct {
 	InvitedAt     *time.Time `json:"invited_at,omitempty"`      // created_at of the invitation, by Clerk's clock
 	ExpiresAt     *time.Time `json:"expires_at,omitempty"`      // expires_at of the invitation, by Clerk's clock
 	SettledAt     *time.Time `json:"settled_at,omitempty"`      // when the last invitation was completed, ended, or was withdrawn after it may have been sent
-	ClaimedUntil  *time.Time `json:"claimed_until,omitempty"`   // until then one delivery attempt owns the row; once it is past, Clerk may have an invitation of the current send, although the member is due or withdrawn
+	ClaimedUntil  *time.Time `json:"claimed_until,omitempty"`   // until then one delivery attempt owns the row; a past time means that Clerk may have an invitation that the row does not refer to
 	NextAttemptAt *time.Time `json:"next_attempt_at,omitempty"` // time of the next delivery attempt; nil if the member is not due
 	UpdatedAt     time.Time  `json:"updated_at"`
 }
@@ -117,6 +117,8 @@ func (m *Member) Clone() *Member {
 }
 
 func storedTime(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
+
+func sameTime(a, b *time.Time) bool { return a == b || a != nil && b != nil && a.Equal(*b) }
 
 // Ref returns the tenant and address of m.
 func (m Member) Ref() Ref { return Ref{TenantID: m.TenantID, Email: m.Email} }

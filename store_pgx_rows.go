@@ -486,10 +486,6 @@ func (s *pgxSQL) counts(ctx context.Context, db pgxQuerier, tenantID string) (ma
 	return counts, err
 }
 
-func filter[T any](list []T, keep func(T) bool) []T {
-	return slices.DeleteFunc(slices.Clone(list), func(v T) bool { return !keep(v) })
-}
-
 func (s *pgxSQL) history(ctx context.Context, db pgxQuerier, tenantID, id string) ([]HistoryEntry, error) {
 	if !storeutil.IsText(tenantID) || !storeutil.IsUUID(id) {
 		return nil, nil

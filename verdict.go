@@ -17,7 +17,7 @@ type verdict struct {
 	op         string      // the operation that decided, for the caller's error
 	invitation *Invitation // the row's invitation; of a linked user the accepted one, or nil if unknown
 	user       *User       // the linked user, or the one of the active member
-	other      *Member     // secondAddress: the active member
+	other      *Member     // isSecondAddress: the active member
 	reason     string      // Member.Reason
 	err        error       // the cause, if the row did not become pending or active
 	dueAt      time.Time   // when a row that keeps waiting is due
@@ -42,15 +42,22 @@ const (
 	isSecondAddress // removed: the user is in the tenant under another address
 	isAbandoned     // withdrawn: the only attempt has not completed, because its process died
 
-	// The row keeps waiting, and only the claim changes. Or it is withdrawn; see withdrawal.
+	// The row keeps waiting, or is withdrawn; see withdrawal.
 	isUncertain // Clerk may have acted: the claim stays until the lease ends
 	isPostponed // Clerk certainly did not act: due again later
 	isLimited   // not attempted because of a rate limit: due when it ends
 	isReleased  // not attempted because the pass ended: due immediately
 )
 
-// claimOnly reports whether v changes nothing but the claim.
-func (v *verdict) claimOnly() bool { return v.kind >= isUncertain && !v.withdraw }
+// claimOnly reports whether the row keeps waiting, so that only its claim changes.
+func (v *verdict) claimOnly() bool {
+	switch v.kind {
+	case isUncertain, isPostponed, isLimited, isReleased:
+		return !v.withdraw
+	default:
+		return false
+	}
+}
 
 // withdrawal says when an invitation is withdrawn instead of being tried again. It is stored in the
 // row when the invitation is requested, so that every attempt decides the same.
@@ -78,14 +85,14 @@ func (w withdrawal) withdraws(k verdictKind, last bool) bool {
 
 // asWithdrawn completes the send without an invitation. A resend keeps the older one, if that still works.
 func (a *attempt) asWithdrawn(m Member, reason string, now time.Time) *Member {
-	if m.Status == StatusPending && a.olderRevoked {
+	switch {
+	case m.Status != StatusPending:
+		return asEnded(m, StatusFailed, reason, now)
+	case a.olderRevoked:
 		return asEnded(m, StatusRevoked, reason, now)
 	}
-	if m.Status == StatusPending {
-		m.Sent, m.Reason, m.ClaimedUntil, m.NextAttemptAt = m.Send, clip(reason), nil, nil
-		return &m
-	}
-	return asEnded(m, StatusFailed, reason, now)
+	m.Sent, m.Reason, m.ClaimedUntil, m.NextAttemptAt = m.Send, clip(reason), nil, nil
+	return &m
 }
 
 // foundEnded reports whether an invitation of an earlier attempt was found that has ended.
@@ -103,12 +110,12 @@ func (v *verdict) outcome() Outcome {
 	}
 }
 
-// apply returns the row changed as the verdict says. If a bulk request may have created the invitation, the
+// changedRow returns the row changed as the verdict says. If a bulk request may have created the invitation, the
 // attempt counts, so that the next one looks for it first.
-func (a *attempt) apply(now time.Time) *Member {
+func (a *attempt) changedRow(now time.Time) *Member {
 	m, v := *a.row, &a.verdict
-	mayExist := a.mayExist || a.triedInBulk || a.mayHaveAdded != ""
-	if v.uncounted && !a.triedInBulk {
+	mayHaveInvitation := a.mayHaveInvitation || a.bulkRejected || a.mayHaveAdded != ""
+	if v.uncounted && !a.bulkRejected {
 		m.Attempts--
 	}
 	if v.withdraw {
@@ -141,12 +148,12 @@ func (a *attempt) apply(now time.Time) *Member {
 		return asEnded(m, StatusRemoved, ReasonSecondAddress, now)
 	case isPostponed:
 		m.Reason = clip(v.reason)
-		return asReleased(m, v.dueAt, mayExist)
+		return asReleased(m, v.dueAt, mayHaveInvitation)
 	case isLimited, isReleased:
-		if a.triedInBulk {
-			m.Reason = ReasonBulkRejected
+		if a.bulkRejected {
+			m = withRetry(m)
 		}
-		return asReleased(m, v.dueAt, mayExist)
+		return asReleased(m, v.dueAt, mayHaveInvitation)
 	default: // undecided, isUncertain: write does not write these
 		return &m
 	}
@@ -175,10 +182,10 @@ func (v *verdict) report(m *Member) *delivery {
 // maxLock is the longest wait before a locked user is looked up again; an operator may lift the lock early.
 const maxLock = time.Hour
 
-// linked decides for a row whose address u has verified. accepted is the invitation that brought the user, or
+// userVerdict decides for a row whose address u has verified. accepted is the invitation that brought the user, or
 // nil if it is unknown. Anyone can lock a user by typing wrong passwords. A temporary lock therefore postpones
 // the row instead of refusing the person.
-func linked(u *User, accepted *Invitation, now time.Time) verdict {
+func userVerdict(u *User, accepted *Invitation, now time.Time) verdict {
 	switch reason, cause := u.barred(); {
 	case reason == ReasonUserLocked && u.LockEndsIn > 0:
 		return verdict{
@@ -196,8 +203,8 @@ func refused(op, reason string, cause error) verdict {
 	return verdict{kind: isRefused, op: op, reason: reason, err: cause}
 }
 
-// failed logs a failed call and decides for the row.
-func (s *Service) failed(ctx context.Context, p *pass, a *attempt, c call, err error) verdict {
+// callFailed logs a failed call and decides for the row.
+func (s *Service) callFailed(ctx context.Context, p *pass, a *attempt, c call, err error) verdict {
 	if !c.sends && canceled(ctx) {
 		return s.released(ctx, p) // the caller's context has ended, and Clerk did nothing
 	}
@@ -284,7 +291,7 @@ func reasonOf(err error) string {
 	if failureOf(err, "").rejects() {
 		return cmp.Or(codeOf(err), ReasonRejected)
 	}
-	return cmp.Or(codeOf(err), "unavailable")
+	return cmp.Or(codeOf(err), ReasonUnavailable)
 }
 
 // maxRejections is the first attempt at which a rejection that concerns only this row can end it, if the previous

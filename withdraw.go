@@ -335,7 +335,7 @@ func (s *Service) claimForPurge(ctx context.Context, ref Ref, may func(Member) b
 		if c.lease, err = s.newLease(ctx); err != nil {
 			return nil, err
 		}
-		isOurClaim := previous.row != nil && sameTime(row.ClaimedUntil, previous.row.ClaimedUntil)
+		isOurClaim := previous.row != nil && row.hasClaimOf(previous.row)
 		owned := row.isClaimed(c.claimedAt) || s.justWithdrawn(row, c.claimedAt)
 		if !may(*row) || owned && !isOurClaim {
 			return nil, ErrConflict

@@ -259,8 +259,8 @@ func newCreateParams(r clerkinvite.InvitationRequest) (*createParams, error) {
 	return p, nil
 }
 
-// checkOrganizationFields checks the fields that only an invitation into an organization has, and
-// those that only one into the application has.
+// checkOrganizationFields checks the fields that only one of the two kinds of invitation has: into an
+// organization, or into the application.
 func checkOrganizationFields(r clerkinvite.InvitationRequest) error {
 	const noOrganization = "must be empty without Organization"
 	switch {

@@ -118,7 +118,7 @@ func (t *tool) purge(ctx context.Context, args []string) error {
 
 func inviteCommand() command {
 	return command{
-		name: "invite", args: "TENANT EMAIL", min: 2, max: 2, summary: "invite one person now, before people of an import",
+		name: "invite", args: "TENANT EMAIL", min: 2, max: 2, summary: "invite one person, or invite a person again",
 		details: `Sends Clerk's invitation, or links a Clerk user who has verified the address. A reserved member is invited without waiting for its
 turn, and a failed, expired, revoked or removed member is invited again. They keep the parameters of their last invitation, except those
 that the flags set. Fails with exit code 4 if the member is pending (use "clerkinvite resend") or active.
@@ -131,7 +131,7 @@ As JSON: {"member": {…}}`,
 			var role, url string
 			var org clerkinvite.Organization
 			flags.StringVar(&role, "role", "", "the member's `role` in the application")
-			flags.StringVar(&url, "redirect-url", "", "the `URL` that opens when the person accepts; by default, Clerk's own page")
+			flags.StringVar(&url, "redirect-url", "", "the `URL` that opens when the person accepts; by default that of the last invitation, or Clerk's own page")
 			flags.StringVar(&org.ID, "organization", "", "the Clerk `organization` (org_…) to invite into")
 			flags.StringVar(&org.Role, "organization-role", "", "the `role` in the organization; org:member if it is not set")
 			t.changesMembers(flags)
@@ -145,7 +145,10 @@ As JSON: {"member": {…}}`,
 				}
 				p.Role, p.RedirectURL = cmp.Or(role, p.Role), cmp.Or(url, p.RedirectURL)
 				if org != (clerkinvite.Organization{}) {
-					p.Organization = &org
+					if p.Organization == nil {
+						p.Organization = new(clerkinvite.Organization)
+					}
+					p.Organization.ID, p.Organization.Role = cmp.Or(org.ID, p.Organization.ID), cmp.Or(org.Role, p.Organization.Role)
 				}
 				return svc.Invite(ctx, p)
 			})
@@ -167,7 +170,7 @@ It prints what has become of the members:
   refused      now failed, because Clerk does not accept the person; "clerkinvite show" has the reason
   ended        revoked, removed or expired in the meantime
   postponed    tried again later
-  due later    not tried now: the next attempt has a time. Up to 1,000 are counted
+  due later    not tried now, because the next attempt is later; at most 1,000 are counted
 
 As JSON: {"claimed", "linked", "invited", "refused", "ended", "postponed", "waiting"}, and "error" if it stopped early. "waiting" counts the
 members that are due later, and "next_attempt" is the time of the next one.`,

@@ -63,7 +63,7 @@ func reasonWords(reason string) string {
 		return "the Clerk organization has no free seat"
 	case clerkinvite.ReasonAtClerk:
 		return "in Clerk’s dashboard"
-	case "unavailable":
+	case clerkinvite.ReasonUnavailable:
 		return "Clerk did not respond"
 	case "too_many_requests":
 		return "Clerk’s rate limit was reached"

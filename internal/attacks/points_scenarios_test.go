@@ -837,7 +837,7 @@ func resolutions() []scenario {
 			w.invited(ann)
 			w.clerk.ChangeEmail(u.ID, moved)
 		},
-		meddle: []meddle{{"written>decideSecondAddress/Find", true, editAnn}},
+		meddle: []meddle{{"settleWritten>decideSecondAddress/Find", true, editAnn}},
 		act: func(a *actor) error {
 			_, err := a.svc.Invite(a.ctx, toAcme(moved))
 			return expected[*clerkinvite.DuplicateEmailError](a, moved, err)

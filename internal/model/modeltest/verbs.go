@@ -380,8 +380,8 @@ func (t *task) doAdopt(ctx context.Context) {
 	}
 }
 
-// hostsInvitation returns an invitation that the host's older code has made for an address: a new one, one that
-// was perhaps accepted or has ended, or one that Clerk does not know.
+// hostsInvitation returns the ID of an invitation that the host's older code created for an address. It may be new, it may
+// have been accepted or have ended, or Clerk may not know it.
 func (t *task) hostsInvitation(email string) string {
 	var unmarked []string
 	for _, inv := range t.invitations(email) {
