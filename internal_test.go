@@ -34,7 +34,7 @@ func resentRow() Member {
 }
 
 // Each verdict changes a row as documented.
-func TestVerdictApply(t *testing.T) {
+func TestChangedRow(t *testing.T) {
 	t.Parallel()
 	due := testNow.Add(time.Hour)
 	cause := errors.New("boom")
@@ -88,7 +88,7 @@ func TestVerdictApply(t *testing.T) {
 }
 
 // If an earlier attempt or a rejected bulk request may have created the invitation, the released row says so.
-func TestAttemptApply_MayExist(t *testing.T) {
+func TestChangedRow_MayHaveInvitation(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		attempt  attempt

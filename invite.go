@@ -252,14 +252,14 @@ func (s *Service) reserveNow(ctx context.Context, want *Member) (*pass, *Member,
 		return nil, nil, err
 	}
 	reserved, err := s.reserve(ctx, reservation{s.store, p, true}, []*Member{want})
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, nil, err
-	case reserved[0].Err == nil && !p.fresh(s.now()): // the insert waited for a transaction that had written the address
-		row, err := s.reclaim(ctx, p, reserved[0].Member)
-		return p, row, err
 	}
-	return p, reserved[0].Member, reserved[0].Err
+	row, err := reserved[0].Member, reserved[0].Err
+	if err == nil && !p.fresh(s.now()) { // the insert waited for a transaction that had written the address
+		row, err = s.reclaim(ctx, p, row)
+	}
+	return p, row, err
 }
 
 // reclaim claims a row of the pass again, under a new lease. The row is nil if it has lost the first claim.

@@ -61,6 +61,9 @@ type MembershipQuery struct {
 	UserIDs      []string // 1 to 100
 }
 
+// Organization returns what the member was last invited into, or nil if that was the application.
+func (m Member) Organization() *Organization { return m.clerkParams().Organization }
+
 // organization returns the ID of the organization that the member was last invited into, or "".
 func (m Member) organization() string {
 	if !bytes.Contains(m.Params, []byte(`"organization"`)) { // do not decode the others

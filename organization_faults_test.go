@@ -342,6 +342,18 @@ func TestOrganization_HangingRequestDoesNotKeepOthersFromSettling(t *testing.T) 
 	})
 }
 
+// abandon claims a reserved member like a process that dies during the first attempt. The lease has ended.
+func abandon(t *testing.T, b *testkit.Rig, email string) {
+	t.Helper()
+	row := b.Member(t, email)
+	claimed, until := *row, b.Clock.Now().Add(time.Minute)
+	claimed.Attempts, claimed.ClaimedUntil, claimed.NextAttemptAt = 1, &until, &until
+	results, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: row, New: &claimed}})
+	require.NoError(t, err)
+	require.NoError(t, results[0].Err)
+	b.Clock.Advance(time.Hour)
+}
+
 // A process dies after it has added a user. Clerk does not show who added the user, so the member becomes active.
 func TestOrganization_AbandonedAfterAdding(t *testing.T) {
 	t.Parallel()
@@ -351,14 +363,8 @@ func TestOrganization_AbandonedAfterAdding(t *testing.T) {
 			TenantID: "acme", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: org, AddExisting: true},
 		})
 		require.NoError(t, err)
-		row := b.Member(t, "ada@example.com")
-		claimed, until := *row, b.Clock.Now().Add(time.Minute)
-		claimed.Attempts, claimed.ClaimedUntil, claimed.NextAttemptAt = 1, &until, &until
-		results, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: row, New: &claimed}})
-		require.NoError(t, err)
-		require.NoError(t, results[0].Err)
+		abandon(t, b, "ada@example.com")
 		b.Clerk.JoinOrganization(org, u.ID, "org:member")
-		b.Clock.Advance(time.Hour)
 		_, err = b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
 		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
@@ -371,15 +377,9 @@ func TestOrganization_AbandonedWithoutAResponse(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
 		reserveUsers(t, b, org, 1)
-		row := b.Member(t, "p0@example.com")
-		claimed, until := *row, b.Clock.Now().Add(time.Minute)
-		claimed.Attempts, claimed.ClaimedUntil, claimed.NextAttemptAt = 1, &until, &until
-		results, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: row, New: &claimed}})
-		require.NoError(t, err)
-		require.NoError(t, results[0].Err)
-		b.Clock.Advance(time.Hour)
+		abandon(t, b, "p0@example.com")
 		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallMemberships, Kind: clerkinvitetest.JSON500, Times: -1})
-		_, err = b.Deliver(t.Context(), nil)
+		_, err := b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
 		require.True(t, b.Member(t, "p0@example.com").Due())
 		require.Zero(t, b.Clerk.Requests()[clerkinvitetest.CallOrganizationList])

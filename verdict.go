@@ -302,11 +302,11 @@ const maxRejections = 3
 // classify decides what a failed call can have done to the row's invitation, and whether it
 // means that Clerk refuses this person. No other function decides this.
 func classify(row *Member, c call, err error) Outcome {
-	failure := failureOf(err, row.Email)
 	if c.organization && !c.several && refusedByOrganization(err) {
 		return Refused
 	}
-	switch failure {
+	ownFault := false // it would not have happened with another row
+	switch failureOf(err, row.Email) {
 	case foreignError, noResponse: // assume the worst
 		if c.sends {
 			return Uncertain
@@ -315,17 +315,20 @@ func classify(row *Member, c call, err error) Outcome {
 		if !c.several { // otherwise it is unknown whom Clerk refuses
 			return Refused
 		}
-	case invalidRequest, parameterRejected, rejected, addressTaken:
-		// A row that is always rejected would use up other members' requests. In the application, addressTaken can
-		// refuse a person only after a create with ignore_existing: after lookAgain, c.sends is false, and with it
-		// othersCreated. Organizations have no such create, so there ofAddress is enough.
-		again := row.Attempts >= maxRejections && row.Reason == clip(reasonOf(err))
-		ofParameters := failure == parameterRejected || failure == invalidRequest
-		ofAddress := failure == addressTaken && c.organization
-		if again && !c.several && (ofParameters || ofAddress || c.othersCreated) {
-			return Refused
-		}
+	case invalidRequest, parameterRejected:
+		ownFault = true
+	case rejected:
+		ownFault = c.othersCreated
+	case addressTaken:
+		// In the application, only a create with ignore_existing counts; lookAgain sets no othersCreated.
+		// Organizations have no such create.
+		ownFault = c.othersCreated || c.organization
 	default:
+	}
+	// A row that is always rejected would use up other members' requests.
+	again := row.Attempts >= maxRejections && row.Reason == clip(reasonOf(err))
+	if ownFault && again && !c.several {
+		return Refused
 	}
 	return Fault
 }

@@ -271,6 +271,16 @@ func TestPromise4_WithdrawRevokesALostInvitation(t *testing.T) {
 	})
 }
 
+// requirePurgeWaits purges Ada, whose invitation may not be in Clerk's list yet. That waits for a lease.
+func requirePurgeWaits(t *testing.T, b *testkit.Rig) {
+	t.Helper()
+	require.ErrorIs(t, b.Purge(t.Context(), testkit.Ada), clerkinvite.ErrConflict)
+	b.Clerk.Settle()
+	b.Clock.Advance(time.Minute)
+	require.NoError(t, b.Purge(t.Context(), testkit.Ada))
+	require.Empty(t, b.Clerk.OpenInvitations(testkit.Ada.Email))
+}
+
 // The invitation of a lost response is not in Clerk's list yet: Purge waits for a lease, even if the member
 // was withdrawn in the meantime.
 func TestPromise4_PurgeAfterALostResponse(t *testing.T) {
@@ -298,12 +308,7 @@ func TestPromise4_PurgeAfterALostResponse(t *testing.T) {
 				}
 				require.False(t, b.Member(t, email).Status.Waits())
 				require.Len(t, b.Clerk.OpenInvitations(email), 1, "the situation of this test")
-				require.ErrorIs(t, b.Purge(t.Context(), testkit.Ada), clerkinvite.ErrConflict)
-
-				b.Clerk.Settle()
-				b.Clock.Advance(time.Minute)
-				require.NoError(t, b.Purge(t.Context(), testkit.Ada))
-				require.Empty(t, b.Clerk.OpenInvitations(email))
+				requirePurgeWaits(t, b)
 			})
 		})
 	}
@@ -337,12 +342,7 @@ func TestPurge_AfterAWithdrawnResend(t *testing.T) {
 					_, err = b.Revoke(t.Context(), testkit.Ada)
 					require.NoError(t, err)
 				}
-				require.ErrorIs(t, b.Purge(t.Context(), testkit.Ada), clerkinvite.ErrConflict)
-
-				b.Clerk.Settle()
-				b.Clock.Advance(time.Minute)
-				require.NoError(t, b.Purge(t.Context(), testkit.Ada))
-				require.Empty(t, b.Clerk.OpenInvitations(email))
+				requirePurgeWaits(t, b)
 			})
 		})
 	}

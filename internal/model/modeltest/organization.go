@@ -230,7 +230,7 @@ func (t *task) adding(ctx context.Context, m clerkinvite.Membership) {
 
 // mayAdd reports whether a member allows to add the user who has verified its address.
 func (t *task) mayAdd(row *clerkinvite.Member, m clerkinvite.Membership) bool {
-	o, p := row.InviteParams().Organization, t.users[m.UserID]
+	o, p := row.Organization(), t.users[m.UserID]
 	return o != nil && o.AddExisting && o.Role == m.Role && p != nil && t.proven(t, p, row.Email)
 }
 
