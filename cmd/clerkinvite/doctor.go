@@ -523,7 +523,7 @@ func (d *diagnosis) keyFault(ctx context.Context) (*check, error) {
 // knowsInvitation reports whether Clerk knows the invitation of a pending member.
 func (d *diagnosis) knowsInvitation(ctx context.Context, m *clerkinvite.Member) (bool, error) {
 	organization := ""
-	if o := m.InviteParams().Organization; o != nil {
+	if o := m.Organization(); o != nil {
 		organization = o.ID
 	}
 	for _, status := range []string{"", clerkinvite.InvitationRevoked} { // "" means all except revoked

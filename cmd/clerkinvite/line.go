@@ -146,7 +146,7 @@ func (l *line) kept(m *clerkinvite.Member) string {
 		kept = append(kept, keeps("role", m.Role))
 	}
 	if asked := l.params.Organization; asked != nil {
-		has := m.InviteParams().Organization
+		has := m.Organization()
 		switch {
 		case has == nil:
 			kept = append(kept, "stays outside the organization")

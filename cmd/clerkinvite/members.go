@@ -379,7 +379,7 @@ func (t *tool) show(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	organization := m.InviteParams().Organization
+	organization := m.Organization()
 	into := ""
 	if organization != nil {
 		into = organization.ID + " as " + organization.Role

@@ -15,7 +15,7 @@ import (
 
 // organization returns what the member was invited into.
 func (w *world) organization(email string) clerkinvite.Organization {
-	return *w.member(email).InviteParams().Organization
+	return *w.member(email).Organization()
 }
 
 func TestImportIntoOrganizations(t *testing.T) {

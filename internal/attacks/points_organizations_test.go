@@ -19,7 +19,7 @@ func (w *world) checkMemberships(rows []*clerkinvite.Member) {
 	}
 	var want, got []string
 	for _, m := range rows {
-		if m.InviteParams().Organization != nil && m.Status == clerkinvite.StatusActive {
+		if m.Organization() != nil && m.Status == clerkinvite.StatusActive {
 			want = append(want, m.ClerkUserID)
 		}
 	}

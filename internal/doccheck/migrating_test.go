@@ -1,6 +1,7 @@
 package doccheck_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,7 +45,7 @@ func TestMigrating(t *testing.T) {
 	run := func(args ...string) []string {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), binary, args...) // #nosec G204 -- the example
-		cmd.Env = append(os.Environ(), "DATABASE_URL="+db.DSN, "CLERK_SECRET_KEY=sk_test_1")
+		cmd.Env = append(os.Environ(), "DATABASE_URL="+db.DSN, "CLERK_SECRET_KEY=")
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%s", out)
 		return strings.Split(strings.TrimSpace(string(out)), "\n")
@@ -125,4 +126,10 @@ func TestMigrating(t *testing.T) {
 	require.Equal(t, hostRows, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM admin_user`))
 	require.Equal(t, "admin_user", testkit.QueryOne[string](t, pool, `SELECT string_agg(relname, ' ') FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace`))
 	require.Zero(t, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM pg_proc WHERE proname LIKE 'clerkinvite%'`))
+
+	_, err = pool.Exec(t.Context(), `ALTER TABLE admin_user DROP role, DROP created_at`) // a smaller table
+	require.NoError(t, err)
+	last := run("-commit")
+	require.Equal(t, fmt.Sprintf("%d members, 0 rows not adopted", hostRows), last[len(last)-1])
+	require.Equal(t, hostRows, members())
 }

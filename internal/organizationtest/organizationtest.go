@@ -49,7 +49,7 @@ func newPerson(t *testing.T, b *testkit.Rig) {
 	t.Helper()
 	m := b.MustInvite(t, "ada@example.com")
 	require.Equal(t, clerkinvite.StatusPending, m.Status)
-	require.Equal(t, &clerkinvite.Organization{ID: testkit.Organization, Role: "org:member"}, m.InviteParams().Organization)
+	require.Equal(t, &clerkinvite.Organization{ID: testkit.Organization, Role: "org:member"}, m.Organization())
 	require.Equal(t, 1, b.Clerk.EmailsTo("ada@example.com"))
 	inv := b.Clerk.OpenInvitations("ada@example.com")
 	require.Len(t, inv, 1)
