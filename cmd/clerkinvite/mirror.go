@@ -227,8 +227,9 @@ func (d *diagnosis) mirrorCheck(ctx context.Context) check {
 		status, strangers := checkFail, kinds["not a member"]
 		switch {
 		case kinds["not normalised"] > 0:
-			remedy = fmt.Sprintf("write the addresses in lower case (or make the column citext), without white space (UPDATE %s SET %s = lower(btrim(%[2]s))), and with the domain in ASCII (xn--…); "+
-				"otherwise their rows stay when people leave. Then run \"clerkinvite doctor --repair-mirror\"", m.Table, m.Email)
+			remedy = fmt.Sprintf("delete a row if another one already has its normalised address. Write the other addresses as the members have them: "+
+				"in lower case (or make the column citext), without white space (UPDATE %s SET %s = lower(btrim(%[2]s))), and with the domain in ASCII (xn--…). "+
+				"Otherwise their rows stay when people leave. Then run \"clerkinvite doctor --repair-mirror\"", m.Table, m.Email)
 		case strangers == n:
 			status, remedy = checkWarn, ""
 		}

@@ -486,6 +486,9 @@ var mutants = []mutant{
 	{name: "a name is not quoted in a dollar quote", test: "TestMirror_HostileNames", edits: []edit{
 		{"mirror.go", "		quote = \"$m\" + quote[1:]\n", "		break\n"},
 	}},
+	{name: "Adopt takes two equal people for one", test: "TestAdopt_RepeatedEntries", edits: []edit{
+		{"adopt.go", " && !taken[dup.Member.ID]:", ":"},
+	}},
 	{name: "Sync writes where Up has failed", test: "TestMirror_FailsAsAWhole", edits: []edit{
 		{"mirror.go", "	LOCK TABLE {{member}} IN SHARE MODE;\n	{{guard}}\n", "	LOCK TABLE {{member}} IN SHARE MODE;\n"},
 	}},
