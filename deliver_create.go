@@ -235,7 +235,7 @@ func (p *pass) countFailures(group []*attempt) {
 }
 
 // createOne finds the invitation of an earlier attempt, or creates one with a single request. An attempt that hits
-// a limit stays undecided, unless it may find an invitation.
+// a limit stays undecided, and returns to the queue.
 func (s *Service) createOne(ctx context.Context, p *pass, q *queue, a *attempt) {
 	v, limit := s.findOrCreate(ctx, p, a)
 	if limit == nil {
@@ -243,7 +243,7 @@ func (s *Service) createOne(ctx context.Context, p *pass, q *queue, a *attempt) 
 		return
 	}
 	q.noteSingle(limit)
-	if a.mayEndWithoutCreate() { // back in the queue, it would be the next one again
+	if a.mayEndWithoutCreate() { // the queue would return it again immediately
 		a.decide(s.limited("create invitation", limit))
 	}
 }
@@ -429,7 +429,7 @@ func (s *Service) limitHit(p *pass, endpoint string, err error) *metLimit {
 // need another request, or that have hit a limit.
 func (s *Service) createBulk(ctx context.Context, p *pass, q *queue, group []*attempt) {
 	e := endpointsOf(group[0].organization())
-	if q.bulkLimit = met(s.checkLimitFor(p, e.createBulk), s.now()); q.bulkLimit != nil {
+	if q.bulkLimit = met(s.checkLimitFor(p, e.createBulk), s.now()); q.bulkLimit != nil { // then do not look either
 		return
 	}
 	s.lookForOlder(ctx, p, group)

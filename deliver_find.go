@@ -245,7 +245,7 @@ func (s *Service) ownVerdict(ctx context.Context, p *pass, a *attempt, own *Invi
 	case InvitationPending:
 		return verdict{kind: isInvited, invitation: own}
 	case InvitationAccepted:
-		if u, err := s.findJoined(ctx, a.row); err == nil && u != nil {
+		if u, _, err := s.findJoined(ctx, a.row); err == nil && u != nil {
 			return userVerdict(u, own, s.now())
 		}
 		return verdict{kind: isInvited, invitation: own} // Reconcile finds out who accepted it

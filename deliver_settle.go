@@ -249,7 +249,7 @@ func (s *Service) undo(ctx context.Context, a *attempt, row *Member, rows []*Mem
 		if !a.verdict.adopted && !slices.ContainsFunc(rows, func(row *Member) bool { return row.InvitationID == id }) {
 			s.tryRevokeLeftOver(ctx, RevokeRequest{id, a.organization()})
 		}
-	case row == nil, row.Status != StatusActive, row.organization() != a.organization():
+	case row == nil, !row.needsMembership(a.organization()):
 		_ = s.removeAdded(ctx, a)
 	}
 }

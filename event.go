@@ -249,7 +249,7 @@ func (s *Service) confirmsLeft(ctx context.Context, e *Event, rows []*Member) (b
 	case err != nil:
 		return false, s.clerkError(ctx, "find memberships", err)
 	}
-	return !members[e.UserID], nil
+	return members[e.UserID] == nil, nil
 }
 
 // organizationEvent handles an event of an organization. It asks Clerk only if the event concerns a row

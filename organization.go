@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 )
 
 // Organization makes an invitation one into a Clerk organization. The person becomes active once they
@@ -45,6 +46,13 @@ type Membership struct {
 	Organization string // org_…
 	UserID       string // user_…
 	Role         string // a role key; RemoveMember ignores it
+
+	CreatedAt time.Time // zero if unknown; only FindMemberships sets it
+}
+
+// isOlder reports whether the membership began before the row was reserved, so that no attempt for the row has added it.
+func (m *Membership) isOlder(row *Member) bool {
+	return !m.CreatedAt.IsZero() && m.CreatedAt.Before(row.ReservedAt.Add(-clockSkew))
 }
 
 // MembershipQuery selects members of one organization by their user IDs.
@@ -131,21 +139,21 @@ func (s *Service) holderVerdict(ctx context.Context, p *pass, a *attempt, u *Use
 	return s.memberVerdict(ctx, p, a, u, members[u.ID], err)
 }
 
-// memberVerdict decides for a row whose address u holds verified. isMember says whether u is a member of the
-// row's organization; err is why that is unknown. Members are linked. The others are added, or the verdict is
+// memberVerdict decides for a row whose address u holds verified. m is u's membership of the row's organization, or
+// nil; err is why that is unknown. Members are linked. The others are added, or the verdict is
 // undecided: they get an invitation.
-func (s *Service) memberVerdict(ctx context.Context, p *pass, a *attempt, u *User, isMember bool, err error) verdict {
+func (s *Service) memberVerdict(ctx context.Context, p *pass, a *attempt, u *User, m *Membership, err error) verdict {
 	if err != nil {
 		return s.callFailed(ctx, p, a, call{op: "find memberships", organization: true}, err)
 	}
 	v := userVerdict(u, nil, s.now())
 	switch {
 	case v.kind != isLinked: // barred users get no invitation
-		if isMember && a.params.Organization.AddExisting && a.mayHaveInvitation {
+		if m != nil && a.params.Organization.AddExisting && a.mayHaveInvitation && !m.isOlder(a.row) {
 			a.mayHaveAdded = u.ID // an earlier attempt
 		}
 		return v
-	case isMember:
+	case m != nil:
 		return v
 	case a.params.Organization.AddExisting:
 		return s.addMember(ctx, p, a, u)
@@ -153,13 +161,13 @@ func (s *Service) memberVerdict(ctx context.Context, p *pass, a *attempt, u *Use
 	return verdict{}
 }
 
-// findMembers returns which of the users are members of the organization, with one request per 100.
-func (s *Service) findMembers(ctx context.Context, organization string, userIDs []string) (map[string]bool, error) {
+// findMembers returns the users' memberships of the organization, by user ID, with one request per 100 users.
+func (s *Service) findMembers(ctx context.Context, organization string, userIDs []string) (map[string]*Membership, error) {
 	if s.cfg.Organizations == nil {
 		return nil, errNoOrganizations
 	}
 	slices.Sort(userIDs)
-	members := make(map[string]bool)
+	members := make(map[string]*Membership)
 	for chunk := range slices.Chunk(slices.Compact(userIDs), lookupSize) {
 		found, err := request(ctx, s, endpointMemberships, "clerk.FindMemberships", func(ctx context.Context) ([]Membership, error) {
 			return s.cfg.Organizations.FindMemberships(ctx, MembershipQuery{organization, chunk})
@@ -168,7 +176,9 @@ func (s *Service) findMembers(ctx context.Context, organization string, userIDs 
 			return nil, err
 		}
 		for _, m := range found {
-			members[m.UserID] = members[m.UserID] || m.Organization == organization
+			if m.Organization == organization {
+				members[m.UserID] = &m
+			}
 		}
 	}
 	return members, nil
@@ -189,7 +199,7 @@ func (s *Service) addMemberships(ctx context.Context, organization string, userI
 		return s.clerkError(ctx, "find memberships", err)
 	}
 	for _, id := range unknown {
-		p.members[Membership{Organization: organization, UserID: id}] = members[id]
+		p.members[Membership{Organization: organization, UserID: id}] = members[id] != nil
 	}
 	return nil
 }
@@ -210,7 +220,7 @@ func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) v
 	adding, cancel := p.creating(ctx)
 	defer cancel()
 	_, err := request(adding, s, endpointAddMember, "clerk.AddMember", func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, s.cfg.Organizations.AddMember(ctx, Membership{o.ID, u.ID, o.Role})
+		return struct{}{}, s.cfg.Organizations.AddMember(ctx, Membership{Organization: o.ID, UserID: u.ID, Role: o.Role})
 	})
 	switch {
 	case err == nil:
@@ -320,6 +330,12 @@ func (s *Service) removeAdded(ctx context.Context, a *attempt) error {
 	return err
 }
 
+// needsMembership reports whether m is active by a membership of the organization, or waits to be added to it.
+func (m Member) needsMembership(organization string) bool {
+	o := m.clerkParams().Organization
+	return o != nil && o.ID == organization && (m.Status == StatusActive || m.Status.Waits() && o.AddExisting)
+}
+
 // removeUnneeded ends a membership, unless a member is active by it.
 func (s *Service) removeUnneeded(ctx context.Context, organization, userID string) error {
 	rows, err := s.store.Find(ctx, Query{UserIDs: []string{userID}})
@@ -337,14 +353,14 @@ func (s *Service) removeUnneeded(ctx context.Context, organization, userID strin
 func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 	v := verdict{kind: isAbandoned, reason: ReasonWithdrawn}
 	if o := a.params.Organization; o != nil && o.AddExisting {
-		u, err := s.findJoined(ctx, a.row)
+		u, m, err := s.findJoined(ctx, a.row)
 		switch {
 		case err != nil:
 			a.decide(s.callFailed(ctx, p, a, call{op: "find memberships", organization: true}, err))
 			a.verdict.withdraw, a.verdict.leftOver = false, false // until Clerk says whether there is a membership
 			return
 		case u != nil:
-			if v = userVerdict(u, nil, s.now()); v.kind != isLinked && a.mayHaveInvitation {
+			if v = userVerdict(u, nil, s.now()); v.kind != isLinked && a.mayHaveInvitation && !m.isOlder(a.row) {
 				a.mayHaveAdded = u.ID
 			}
 		}
@@ -353,19 +369,19 @@ func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 }
 
 // findJoined returns the user who has verified the row's address and, if the row is for an organization, is
-// a member of it. It returns nil if there is none.
-func (s *Service) findJoined(ctx context.Context, row *Member) (*User, error) {
+// a member of it, with the membership. It returns nil if there is none.
+func (s *Service) findJoined(ctx context.Context, row *Member) (*User, *Membership, error) {
 	users, err := s.findUsersOf(ctx, row.Email)
 	u := verifiedBy(users, row.Email)
 	organization := row.organization()
 	if err != nil || u == nil || organization == "" {
-		return u, err
+		return u, nil, err
 	}
 	members, err := s.findMembers(ctx, organization, []string{u.ID})
-	if err != nil || !members[u.ID] {
-		return nil, err
+	if err != nil || members[u.ID] == nil {
+		return nil, nil, err
 	}
-	return u, nil
+	return u, members[u.ID], nil
 }
 
 // prepareOrganization makes room for the invitation of a row for an organization: it revokes the member's
@@ -441,7 +457,7 @@ func (s *Service) endMembership(ctx context.Context, row *Member, to Status, acc
 	if !joined && !added {
 		return nil
 	}
-	u, err := s.findJoined(ctx, row)
+	u, m, err := s.findJoined(ctx, row)
 	switch {
 	case err != nil:
 		return s.clerkError(ctx, "find memberships", err)
@@ -449,6 +465,8 @@ func (s *Service) endMembership(ctx context.Context, row *Member, to Status, acc
 		return nil
 	case joined:
 		return s.removeMember(ctx, row.organization(), u.ID)
+	case m.isOlder(row):
+		return nil
 	}
 	return s.removeUnneeded(ctx, row.organization(), u.ID)
 }

@@ -516,6 +516,71 @@ func TestOrganization_BarredMemberOfOthersStays_TriedOnce(t *testing.T) {
 	})
 }
 
+// An attempt has added a user, and before it can write that, the member is revoked and invited again. Another attempt makes the
+// member active while the first would end the membership.
+func TestOrganization_AddedUserOfAWaitingMemberStays(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		add := clerkinvite.InviteParams{
+			TenantID: "acme", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: org, AddExisting: true},
+		}
+		u := b.Clerk.AddVerifiedUser(add.Email)
+		var added, invited atomic.Bool
+		b.Clerk.OnCall(func(ctx context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+			switch {
+			case call == clerkinvitetest.CallAddMember && when == clerkinvitetest.After && !added.Swap(true):
+				_, revoke := b.Revoke(ctx, testkit.Ada)
+				_, reserve := b.Reserve(ctx, add)
+				invited.Store(true)
+				assert.NoError(t, errors.Join(revoke, reserve))
+			case call == clerkinvitetest.CallRemoveMember && when == clerkinvitetest.Before && invited.Swap(false):
+				_, err := b.Deliver(ctx, nil)
+				assert.NoError(t, err)
+			}
+		})
+		_, err := b.Invite(t.Context(), add)
+		require.Error(t, err)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, add.Email).Status)
+		b.RequireMembersAtClerk(t, u.ID)
+	})
+}
+
+// The database fails before an attempt can write that the user is a member. Revoke ends the membership, because the attempt may have
+// added the user, unless the membership is older than the member.
+func TestOrganization_RevokeKeepsAnOlderMembership(t *testing.T) {
+	t.Parallel()
+	for _, older := range []bool{true, false} {
+		t.Run(fmt.Sprintf("older %v", older), func(t *testing.T) {
+			t.Parallel()
+			clerk, store := clerkinvitetest.NewClerk(), &testkit.FaultyStore{Store: clerkinvitetest.NewMemoryStore()}
+			b := testkit.New(t, testkit.Options{Organization: org}, clerk, clerk, store)
+			u := clerk.AddVerifiedUser("ada@example.com")
+			if older {
+				clerk.JoinOrganization(org, u.ID, "org:member")
+				b.Clock.Advance(time.Hour)
+			}
+			clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+				if call == clerkinvitetest.CallMemberships && when == clerkinvitetest.After {
+					store.Fail(errors.New("the database is down"), false)
+				}
+			})
+			_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+			require.Error(t, err)
+			clerk.OnCall(nil)
+			store.Fail(nil, false)
+			_, err = b.Revoke(t.Context(), testkit.Ada)
+			require.NoError(t, err)
+			if older {
+				b.RequireMembersAtClerk(t, u.ID)
+			} else {
+				b.RequireMembersAtClerk(t)
+			}
+		})
+	}
+}
+
 // Clerk responds so slowly that another process may have the member by now. The user is not added.
 func TestOrganization_NotAddedAfterTheLease(t *testing.T) {
 	t.Parallel()

@@ -478,7 +478,7 @@ func (r *reconciliation) noteLeavers(ctx context.Context) error {
 			continue
 		}
 		for _, row := range rows {
-			if listed[row.ClerkUserID] {
+			if listed[row.ClerkUserID] != nil {
 				r.progress.SeesMembers = true
 			} else if len(r.leavers) < reconcilePage { // to limit memory
 				r.leavers[row.ID] = row
@@ -520,7 +520,7 @@ func (r *reconciliation) removeLeavers(ctx context.Context) error {
 			continue
 		}
 		h.noteResponse()
-		if !alone[row.ClerkUserID] {
+		if alone[row.ClerkUserID] == nil {
 			changes = append(changes, Change{row, asEnded(*row, StatusRemoved, ReasonLeft, r.s.now())})
 		}
 	}

@@ -227,7 +227,7 @@ func (s *Service) revokeOne(ctx context.Context, row *Member, inv Invitation) (a
 // acceptedUnlisted reports whether an invitation that Clerk neither revokes nor lists was accepted. It
 // returns failure as an error unless the link certainly no longer works.
 func (s *Service) acceptedUnlisted(ctx context.Context, row *Member, failure error) (accepted bool, err error) {
-	u, err := s.findJoined(ctx, row)
+	u, _, err := s.findJoined(ctx, row)
 	if err != nil {
 		return false, s.clerkError(ctx, "find users", err)
 	}
@@ -260,7 +260,7 @@ func (s *Service) isUnknown(ctx context.Context, row *Member, failure error) (bo
 // returns nil if the current invitation can be revoked, because only an earlier send was accepted,
 // possibly long ago, and no user has verified the address.
 func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acceptance) error {
-	u, err := s.findJoined(ctx, row)
+	u, _, err := s.findJoined(ctx, row)
 	if err != nil {
 		return s.clerkError(ctx, "find users", err)
 	}

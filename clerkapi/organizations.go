@@ -167,6 +167,7 @@ func readMemberships(body []byte, organization string) ([]clerkinvite.Membership
 func readMembership(o wire.Object) clerkinvite.Membership {
 	return clerkinvite.Membership{
 		Organization: o.Object("organization").ID("id"), UserID: o.Object("public_user_data").ID("user_id"), Role: o.Text("role"),
+		CreatedAt: o.Time("created_at"),
 	}
 }
 

@@ -167,12 +167,18 @@ func TestOrganizationRules(t *testing.T) {
 func TestMemberships(t *testing.T) {
 	t.Parallel()
 	bothIn(t, clerkinvitetest.OrganizationOptions{}, func(t *testing.T, c *clerkinvitetest.Clerk, k *clerkinvitetest.Clock, api fullAPI, admin string) {
+		joined := map[string]time.Time{admin: k.Now()}
 		k.Advance(time.Second)
 		user := c.AddVerifiedUser(ada).ID
+		joined[user] = k.Now()
 		find := func(ids ...string) []clerkinvite.Membership {
 			t.Helper()
 			found, err := api.FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: acme, UserIDs: ids})
 			require.NoError(t, err)
+			for i := range found {
+				require.Equal(t, joined[found[i].UserID], found[i].CreatedAt)
+				found[i].CreatedAt = time.Time{}
+			}
 			return found
 		}
 		add := func(organization, userID, role string) error {

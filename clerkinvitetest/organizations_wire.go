@@ -215,5 +215,7 @@ func (c *Clerk) invitation(i *invitation, now time.Time) clerkinvite.Invitation 
 
 // membership returns w as the real adapter does.
 func (w wireMembership) membership() clerkinvite.Membership {
-	return clerkinvite.Membership{Organization: w.Organization.ID, UserID: w.PublicUserData.UserID, Role: w.Role}
+	return clerkinvite.Membership{
+		Organization: w.Organization.ID, UserID: w.PublicUserData.UserID, Role: w.Role, CreatedAt: time.UnixMilli(w.CreatedAt).UTC(),
+	}
 }

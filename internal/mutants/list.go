@@ -297,7 +297,10 @@ var mutants = []mutant{
 		{"event.go", "func(row *Member) bool { return row.isFresh(s.now()) }", "func(row *Member) bool { return false }"},
 	}},
 	{name: "an invitation is revoked although another tenant waits for it", test: "TestOrganization_SharedInvitationStays", edits: []edit{
-		{"reconcile_invitations.go", "			case l.shared:\n", ""},
+		{"reconcile_invitations.go", "			case slices.ContainsFunc(l.adopters, r.waits):\n", ""},
+	}},
+	{name: "a dry run does not count an invitation that it leaves over", test: "TestPromise4_SharedInvitationLeftOver", edits: []edit{
+		{"reconcile_invitations.go", "return !r.opts.DryRun || !r.changed[row.ID] }", "return row != nil }"},
 	}},
 	{name: "a process without Config.Organizations delivers nothing", test: "TestOrganization_DeliveredByAProcessWithout", edits: []edit{
 		{"verdict.go", "		return notConfigured\n", "		return foreignError\n"},
@@ -321,7 +324,10 @@ var mutants = []mutant{
 		{"organization.go", "	return err == nil && known\n", "	return err == nil\n"},
 	}},
 	{name: "a barred user loses a membership that no attempt has added", test: "TestOrganization_BarredMemberOfOthersStays_TriedOnce", edits: []edit{
-		{"organization.go", "v.kind != isLinked && a.mayHaveInvitation {", "v.kind != isLinked {"},
+		{"organization.go", "v.kind != isLinked && a.mayHaveInvitation && !m", "v.kind != isLinked && !m"},
+	}},
+	{name: "Revoke ends a membership that is older than the member", test: "TestOrganization_RevokeKeepsAnOlderMembership", edits: []edit{
+		{"organization.go", "	case m.isOlder(row):\n		return nil\n", ""},
 	}},
 	{name: "a resend without a new invitation keeps the revoked one", test: "TestOrganization_UnfinishedResend", edits: []edit{
 		{"deliver_settle.go", "		s.checkOlder(ctx, a)\n", ""},
@@ -336,7 +342,13 @@ var mutants = []mutant{
 		{"deliver_settle.go", "	if row.Due() && !elsewhere {", "	if row.Due() {"},
 	}},
 	{name: "a user stays in the organization although the member was invited into another", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
-		{"deliver_settle.go", "	case row == nil, row.Status != StatusActive, row.organization() != a.organization():", "	case row == nil, row.Status != StatusActive:"},
+		{"organization.go", "return o != nil && o.ID == organization && (m.Status", "return o != nil && (m.Status"},
+	}},
+	{name: "an overtaken attempt ends a membership that a waiting member needs", test: "TestOrganization_AddedUserOfAWaitingMemberStays", edits: []edit{
+		{"organization.go", "(m.Status == StatusActive || m.Status.Waits() && o.AddExisting)", "m.Status == StatusActive"},
+	}},
+	{name: "an overtaken attempt keeps a membership although the person is to be asked", test: "TestOrganization_InvitedAgainWhileAdding", edits: []edit{
+		{"organization.go", "m.Status.Waits() && o.AddExisting)", "m.Status.Waits())"},
 	}},
 	{name: "a user with two addresses whom a purged attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
 		{"deliver_settle.go", "	if own < 0 {\n		_ = s.removeAdded(ctx, a)\n", "	if own < 0 {\n"},

@@ -39,8 +39,13 @@ type world struct {
 	order     []string // of users
 	tenants   []string
 
-	organization bool                // one of the tenants is an organization
-	added        map[string]addition // its members whom an attempt has added, by user
+	organization bool // one of the tenants is an organization
+	shared       bool // two are
+	dissolves    bool // the organization may be deleted
+	dissolved    bool // it was
+
+	vanishedInvitations map[string]invitation // as they were then
+	added               map[string]addition   // its members whom an attempt has added, by user
 
 	known         map[string][]invitation       // by address, until something changes
 	shortened     map[string]bool               // invitations that expire earlier

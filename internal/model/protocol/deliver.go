@@ -12,6 +12,7 @@ const (
 	pcClaim
 	pcUsers
 	pcMembers
+	pcAdd
 	pcListPending
 	pcList
 	pcListRevoked
@@ -84,7 +85,7 @@ var calls = map[pc]string{
 	pcRevokedWrite: "update", pcAcceptedList: "list accepted", pcAcceptedFind: "find id", pcAcceptedUsers: "users by email",
 	pcExpiredList: "list expired",
 
-	pcMembers: "memberships", pcOlderRevoke: "revoke", pcEndedList: "list", pcEndedListRevoked: "list revoked",
+	pcMembers: "memberships", pcAdd: "add member", pcOlderRevoke: "revoke", pcEndedList: "list", pcEndedListRevoked: "list revoked",
 	pcRevokeShared: "find id", pcRevokeMembers: "memberships", pcResolveMembers: "memberships", pcScanMembers: "memberships",
 	pcApplicationOpen: "list pending", pcApplicationRevoked: "list revoked", pcApplicationAccepted: "list accepted", pcApplicationExpired: "list expired",
 }
@@ -340,9 +341,16 @@ func (m *step) goOn(a *actor) {
 			m.decide(a, isLinked)
 		case accepting:
 			a.pc = pcSettle
+		case m.AddExisting && m.late(a):
+			m.decide(a, isReleased)
+		case m.AddExisting:
+			a.pc = pcAdd
 		default:
 			m.notJoined(a)
 		}
+	case pcAdd:
+		m.member = true
+		m.decide(a, isLinked)
 	case pcListPending:
 		a.seen = m.list(pending)
 		m.look(a)
@@ -521,6 +529,8 @@ func (m *step) unanswered(a *actor) {
 			a.next, a.left = undecided, false
 		}
 		m.written(a)
+	case pcAdd:
+		m.uncertain(a)
 	case pcRevokeMine:
 		m.written(a)
 	case pcSweepList:

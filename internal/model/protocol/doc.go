@@ -36,7 +36,7 @@
 //
 // With Config.Organization, the invitations are into an organization. Then a person joins by accepting, not by
 // signing up, Clerk never has two open invitations, a resend revokes first, and another application's invitation is
-// adopted.
+// adopted. With Config.AddExisting, attempts also add users to the organization.
 //
 // Bounds: one member of one tenant, two actors at the same time (three in the long mode), and
 // up to two sends by Resend or by inviting again. Each Config limits the calls, deaths, lost

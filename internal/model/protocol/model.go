@@ -241,6 +241,7 @@ type Config struct {
 	Without  Rule // the removed rule
 
 	Organization bool // all invitations are into one organization
+	AddExisting  bool // its attempts add users who are not members
 }
 
 // Start returns the first state.
@@ -278,12 +279,12 @@ func (c *Config) Events(s *State) []Event {
 			continue
 		}
 		add(GoOn, i, 0)
-		creating = creating || a.pc == pcCreate
+		creating = creating || a.pc == pcCreate || a.pc == pcAdd
 		if s.losses > 0 {
 			switch {
 			case a.pc == pcCreate:
 				add(Adrift, i, 0)
-			case a.pc.revokes():
+			case a.pc.revokes(), a.pc == pcAdd:
 				add(Lost, i, 0)
 				add(Unheard, i, 0)
 			case a.pc.asksClerk():

@@ -114,7 +114,7 @@ func (r *replay) createForeign() {
 func (r *replay) params() clerkinvite.InviteParams {
 	p := clerkinvite.InviteParams{TenantID: replayTenant, Email: replayEmail}
 	if r.config.Organization {
-		p.Organization = &clerkinvite.Organization{ID: replayOrganization}
+		p.Organization = &clerkinvite.Organization{ID: replayOrganization, AddExisting: r.config.AddExisting}
 	}
 	return p
 }
