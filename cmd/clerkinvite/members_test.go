@@ -13,8 +13,8 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
-	"github.com/clerkinvite/clerkinvite/internal/testkit"
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
 func TestMigrateAndValidate(t *testing.T) {
