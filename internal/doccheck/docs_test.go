@@ -35,7 +35,7 @@ func readPage(t *testing.T, page string) string {
 }
 
 var (
-	fencedBlock = regexp.MustCompile("(?m)^```(\\w*)\n((?s:.*?)\n)```$")
+	fencedBlock = regexp.MustCompile("(?m)^ *```(\\w*)\n((?s:.*?)\n) *```$")
 	inlineCode  = regexp.MustCompile("`[^`\n]*`")
 	pageLink    = regexp.MustCompile(`\]\(([^)\s]+)\)|(?:src|href|srcset)="([^"]+)"`)
 	pageHeading = regexp.MustCompile(`(?m)^#+ +(.*)$`)

@@ -253,7 +253,7 @@ func (a wiredAPI) RemoveMember(ctx context.Context, m clerkinvite.Membership) er
 	return err
 }
 
-// endsMembership checks that a membership that was not to be removed was not needed by an active member.
+// endsMembership checks that a call other than Remove has not ended a membership by which a member is active.
 func (t *task) endsMembership(user string) {
 	for _, m := range t.before {
 		now := t.row(m.ID)

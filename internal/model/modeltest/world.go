@@ -40,11 +40,11 @@ type world struct {
 	tenants   []string
 
 	organization bool // one of the tenants is an organization
-	shared       bool // two are
+	shared       bool // two tenants are the organization
 	dissolves    bool // the organization may be deleted
-	dissolved    bool // it was
+	dissolved    bool // the organization was deleted
 
-	vanishedInvitations map[string]invitation // as they were then
+	vanishedInvitations map[string]invitation // all invitations, as they were before the organization was deleted
 	added               map[string]addition   // its members whom an attempt has added, by user
 
 	known         map[string][]invitation       // by address, until something changes
