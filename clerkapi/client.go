@@ -102,11 +102,12 @@ func New(secretKey string, opts *Options) (*Client, error) {
 	}
 	// The parser's error contains the URL, which can contain a password.
 	u, err := url.Parse(base)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		fault("Options.BaseURL must have the form https://host/path")
-	} else if u.User != nil || strings.ContainsAny(base, "?#") {
+	case u.User != nil || strings.ContainsAny(base, "?#"):
 		fault("Options.BaseURL must not have a user, a query or a fragment")
-	} else if !strings.HasSuffix(u.Path, "/v1") {
+	case !strings.HasSuffix(u.Path, "/v1"):
 		base += "/v1"
 	}
 
