@@ -349,7 +349,7 @@ func (m Mirror) sql(text string) (string, error) {
 		"{{'member'}}", sqlText(member), "{{'table'}}", sqlText(table), "{{'name'}}", sqlText(m.Table), "{{'config'}}", sqlText(string(config)),
 		"{{'not normalised'}}", sqlText(fmt.Sprintf("clerkinvite: %s has addresses that are not normalised, so the triggers would not find them. "+
 			"SELECT * FROM %s WHERE %s::text COLLATE \"C\" ~ '[^!-@[-~]' lists them. Delete a row if another one already has its normalised address. Run UPDATE %[2]s SET %[3]s = lower(btrim(%[3]s)), or make the column citext if only the case is wrong. "+
-			"Write a domain that is still listed in ASCII (xn--…), and delete other rows", m.Table, table, email)),
+			"If a row is still listed, write its domain in ASCII (xn--…), or delete it", m.Table, table, email)),
 		"{{'not unique'}}", sqlText(fmt.Sprintf("clerkinvite: %s has no unique index on the tenant and the address; run CREATE UNIQUE INDEX ON %s (%s, %s)", m.Table, table, tenant, email)),
 		"{{'tenant_id'}}", sqlText(m.TenantID), "{{'email'}}", sqlText(m.Email),
 		"{{'alter function'}}", sqlText("ALTER FUNCTION " + function + "() SET search_path = "),

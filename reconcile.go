@@ -67,11 +67,11 @@ type ReconcileReport struct {
 // report then covers the completed part, and Cursor says where to continue. A member or an invitation
 // that cannot be changed does not stop it. The first such error is returned at the end.
 //
-// It removes a member whose user does not exist only if Clerk also knows an older member, or one of the
-// same age (Member.SettledAt). Clerk knows a member if it shows the member's user or invitation. If Clerk knows
+// It removes a member whose user does not exist only if Clerk knows a member that is as old or older
+// (Member.SettledAt). Clerk knows a member if it shows the member's user or invitation. If Clerk knows
 // none, the secret key may be another instance's, and the report counts the member as Missing. The check
-// takes one request for each user that is missing from Clerk's list. Reconcile never removes a member that became active in the last five
-// minutes, because Clerk may not show the user yet.
+// takes one request for each user that is missing from Clerk's list. Reconcile never removes a member that
+// became active in the last five minutes, because Clerk may not show the user yet.
 //
 // For members of organizations it makes more requests: one per organization in each 100 members, and, if
 // Config.Organizations is set, one per 500 invitations of all organizations. It removes an active member who

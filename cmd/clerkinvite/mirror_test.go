@@ -134,6 +134,7 @@ func TestDoctorComparesTheMirror(t *testing.T) {
 	c = w.doctorMirror()
 	require.Equal(t, checkFail, c.Status)
 	require.Contains(t, c.Message, "1 row: Grace@Example.com in acme is not normalised")
+	require.Contains(t, c.Remedy, "delete a row if another one already has its normalised address.")
 	require.Contains(t, c.Remedy, "UPDATE admin_user SET email = lower(btrim(email))")
 	c = w.doctorMirror("--repair-mirror")
 	require.Equal(t, checkFail, c.Status)

@@ -130,9 +130,13 @@ func TestMigrating(t *testing.T) {
 	require.Equal(t, "admin_user", testkit.QueryOne[string](t, pool, `SELECT string_agg(relname, ' ') FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace`))
 	require.Zero(t, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM pg_proc WHERE proname LIKE 'clerkinvite%'`))
 
-	_, err = pool.Exec(t.Context(), `ALTER TABLE admin_user DROP role, DROP created_at`) // a smaller table
+	_, err = pool.Exec(t.Context(), `ALTER TABLE admin_user DROP role, DROP created_at;
+		INSERT INTO admin_user VALUES (99, 'acme', 'twice@example.com', 'pending_inv_older'), (100, 'acme', 'Twice@example.com', 'pending_inv_newer')`) // a smaller table
 	require.NoError(t, err)
 	last := run("-commit")
-	require.Equal(t, fmt.Sprintf("%d members, 0 rows not adopted", hostRows), last[len(last)-1])
-	require.Equal(t, hostRows, members())
+	require.Equal(t, fmt.Sprintf("%d members, 1 rows not adopted", hostRows+1), last[len(last)-1])
+	require.Equal(t, hostRows+1, members())
+	twice, err := svc.Get(t.Context(), clerkinvite.Ref{TenantID: "acme", Email: "twice@example.com"})
+	require.NoError(t, err)
+	require.Equal(t, "inv_newer", twice.InvitationID)
 }
