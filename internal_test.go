@@ -820,7 +820,7 @@ func TestWithMembers_Repeated(t *testing.T) {
 	require.Len(t, list, 2)
 	for _, l := range list {
 		require.Equal(t, &row, l.row)
-		require.False(t, l.shared)
+		require.Empty(t, l.adopters)
 	}
 }
 

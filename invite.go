@@ -21,7 +21,7 @@ type Config struct {
 
 	// Organizations is required for InviteParams.Organization: clerkapi.New, or a fake. Keep it set
 	// while members exist that were invited into an organization. If it is missing, calls for an
-	// organization return an error that says so, for logs: HTTPError returns 500 for it.
+	// organization return an error that says so. HTTPError returns 500 for that error.
 	Organizations OrganizationAPI
 
 	// Logger gets state changes (Info) and failures (Warn, Error), without addresses, links or

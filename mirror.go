@@ -18,15 +18,16 @@ import (
 // from the service, the command clerkinvite, a migration or psql.
 //
 // The table has a row for each member whose status is in Statuses. The triggers look the row up by tenant
-// and address, so the table needs an index on these two columns. They update an existing row, also when
-// the member's address changes, and keep its primary key and its other columns. In a new row, the other
-// columns get their defaults. A row whose address belongs to no member, or to a reserved or failed
-// member, is never changed or deleted.
+// and address, so the table needs a unique index on these two columns. They update an existing row, also
+// when the member's address changes, and keep its primary key and its other columns. In a new row, the
+// other columns get their defaults. They never change or delete a row whose address belongs to no member,
+// or to a reserved or failed member.
 //
 // The columns can have any type that PostgreSQL converts from text, such as text, varchar, citext
 // or uuid. A TenantID must be spelled as PostgreSQL prints the column's type (a uuid in lower case).
-// Members' addresses are in lower case. If the address column is case-sensitive, the host's addresses
-// must be in lower case, too: Up and Sync fail otherwise, because the triggers would not find these rows.
+// Members' addresses are normalised: in lower case, without white space, and with the domain in ASCII
+// (xn--…). The host's addresses must be normalised, too, except that their case does not matter if the
+// column is case-insensitive. Up and Sync fail otherwise, because the triggers would not find these rows.
 //
 // If the host's row cannot be written, for example because of a constraint, only that member fails. It
 // gets PostgreSQL's error and is retried later, as after an error of [PgxOptions].OnChange. In the
@@ -75,7 +76,8 @@ type Mirror struct {
 // not write existing members to the host's table; use Sync for that. Run both in one transaction, as
 // the role that owns the tables. The SQL is safe to repeat: it replaces an earlier mirror of the same
 // table. Repeat it after the type of a column has changed. It fails if the members are mirrored into
-// another table, or if a case-sensitive column has addresses that are not in lower case.
+// another table, if an address is not normalised, or if the table has no unique index on the tenant and the
+// address. An index with a WHERE condition does not count.
 //
 // Errors: *[InvalidParamsError].
 func (m Mirror) Up() (string, error) { return m.sql(mirrorUp) }
@@ -88,12 +90,13 @@ func (m Mirror) Down() (string, error) { return m.sql(mirrorDown) }
 
 // Sync returns the SQL that brings the host's table in sync with the members. Use it for members that
 // existed before Up, and to repair what Differences finds. A row of the host with a member's MemberID, or
-// without that column with its ClerkUserID, follows the member to its address, as with the triggers.
+// without that column with its ClerkUserID, follows the member to its address, as with the triggers. A row
+// that has never been a member's stays unchanged, because the host may not have adopted it yet.
 //
 // It is one statement. If a row cannot be written, for example because of a constraint, the statement
 // raises a warning and continues with the other members. Differences still finds that member. Members
 // that exchange addresses are written together. Any other error, such as a missing privilege or an
-// address that is not in lower case, fails the statement. It checks deferred constraints immediately,
+// address that is not normalised, fails the statement. It checks deferred constraints immediately,
 // for the rest of its transaction. Until the transaction ends, it blocks writes to the members, but not
 // reads. It is safe to repeat.
 //
@@ -105,9 +108,12 @@ func (m Mirror) Sync() (string, error) { return m.sql(mirrorSync) }
 //
 //   - "missing": the host's table has no row for the member.
 //   - "different": a column of the member's row has another value.
-//   - "left over": a revoked, expired or removed member still has a row.
-//   - "not in lower case": the triggers cannot find this row, because its column is case-sensitive. The
-//     tenant and address are the row's.
+//   - "left over": a revoked, expired or removed member still has a row, possibly with another address.
+//   - "not a member": the row has the ID of a Clerk user or an invitation, but neither its address nor
+//     its ID is that of a member, or that member has another row. Adopt the person or delete the row.
+//   - "not normalised": the triggers cannot find this row.
+//
+// The tenant and address are the row's, if there is one.
 //
 // The query reads both tables completely.
 //
@@ -128,7 +134,10 @@ BEGIN
 	IF mirrored <> {{'name'}} THEN
 		RAISE EXCEPTION 'clerkinvite: the members are mirrored into %; remove that mirror first', mirrored;
 	END IF;
-	{{require lower case}}
+	{{require normalised}}
+	IF (SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = {{'table'}}::regclass) AND NOT EXISTS (SELECT FROM pg_index WHERE {{is unique}}) THEN
+		RAISE EXCEPTION USING MESSAGE = {{'not unique'}};
+	END IF;
 END {{$}};
 
 CREATE OR REPLACE FUNCTION {{function}}() RETURNS trigger LANGUAGE plpgsql SET row_security = off AS {{$}}
@@ -198,7 +207,7 @@ DECLARE
 BEGIN
 	PERFORM set_config('search_path', concat_ws(', ', nullif(path, ''), {{schemas}}), true);
 	LOCK TABLE {{member}} IN SHARE MODE;
-	{{require lower case}}
+	{{require normalised}}
 	SET CONSTRAINTS ALL IMMEDIATE; -- so that each member's errors occur where they are caught
 	FOR moved IN
 		SELECT DISTINCT ON (m.tenant_id, m.id) m.tenant_id, m.id, m.email, a.{{email}}::text AS row_email
@@ -232,10 +241,10 @@ BEGIN
 			{{not written}}
 		END;
 	END LOOP;
-	FOR member IN SELECT * FROM {{member}} m WHERE {{left over}} LOOP
+	FOR member IN {{left rows}} LOOP
 		BEGIN
 			old_tenant_id := member.tenant_id;
-			old_email := member.email;
+			old_email := member.row_email;
 			{{leave member}}
 		EXCEPTION WHEN OTHERS THEN
 			{{not written}}
@@ -258,7 +267,9 @@ FROM {{member}} m WHERE {{missing}}
 UNION ALL
 SELECT tenant_id, email, 'left over' FROM {{member}} m WHERE {{left over}}
 UNION ALL
-SELECT a.{{tenant_id}}::text COLLATE "C", a.{{email}}::text COLLATE "C", 'not in lower case' FROM {{table}} AS a WHERE {{not lower case}}
+SELECT a.{{tenant_id}}::text COLLATE "C", coalesce(a.{{email}}::text, '') COLLATE "C",
+	CASE WHEN {{not normalised}} THEN 'not normalised' WHEN {{was member}} THEN 'left over' ELSE 'not a member' END
+FROM {{table}} AS a WHERE {{not normalised}} OR {{no member}}
 `
 )
 
@@ -329,7 +340,8 @@ func (m Mirror) sql(text string) (string, error) {
 		}
 		return sqlName(m.Schema, name)
 	}
-	member, function, table := inSchema("clerkinvite_member"), inSchema("clerkinvite_mirror"), sqlName(strings.Split(m.Table, ".")...)
+	member, history, function := inSchema("clerkinvite_member"), inSchema("clerkinvite_history"), inSchema("clerkinvite_mirror")
+	table, tenant, email := sqlName(strings.Split(m.Table, ".")...), sqlName(m.TenantID), sqlName(m.Email)
 	left, present := "now()", "NULL"
 	if m.LeftValue != "" {
 		left = sqlText(m.LeftValue)
@@ -342,10 +354,13 @@ func (m Mirror) sql(text string) (string, error) {
 		quote = "$m" + quote[1:]
 	}
 	host := []string{
-		"{{$}}", quote, "{{member}}", member, "{{function}}", function, "{{table}}", table, "{{left value}}", left, "{{present value}}", present,
+		"{{$}}", quote, "{{member}}", member, "{{history}}", history, "{{function}}", function, "{{table}}", table, "{{left value}}", left, "{{present value}}", present,
 		"{{'member'}}", sqlText(member), "{{'table'}}", sqlText(table), "{{'name'}}", sqlText(m.Table), "{{'config'}}", sqlText(string(config)),
-		"{{'not lower case'}}", sqlText(fmt.Sprintf("clerkinvite: %s has addresses that are not in lower case, and its column is case-sensitive; "+
-			"run UPDATE %s SET %s = lower(%[3]s), or change the column's type to citext", m.Table, table, sqlName(m.Email))),
+		"{{'not normalised'}}", sqlText(fmt.Sprintf("clerkinvite: %s has addresses that are not normalised, so the triggers would not find them. "+
+			"SELECT * FROM %s WHERE %s::text COLLATE \"C\" ~ '[^!-@[-~]' lists them. Run UPDATE %[2]s SET %[3]s = lower(btrim(%[3]s)), or make the column citext if only the case is wrong. "+
+			"Write a domain that is still listed in ASCII (xn--…), and delete other rows", m.Table, table, email)),
+		"{{'not unique'}}", sqlText(fmt.Sprintf("clerkinvite: %s has no unique index on the tenant and the address; run CREATE UNIQUE INDEX ON %s (%s, %s)", m.Table, table, tenant, email)),
+		"{{'tenant_id'}}", sqlText(m.TenantID), "{{'email'}}", sqlText(m.Email),
 		"{{'alter function'}}", sqlText("ALTER FUNCTION " + function + "() SET search_path = "),
 	}
 	for _, c := range m.columns() {
@@ -368,17 +383,28 @@ func (m Mirror) structure() *strings.Replacer {
 	left := filter([]Status{StatusRevoked, StatusExpired, StatusRemoved}, func(s Status) bool { return !slices.Contains(shown, s) })
 
 	const (
-		sameKey = `a.{{tenant_id}}::text COLLATE "C" = m.tenant_id AND lower(a.{{email}}::text COLLATE "C") = m.email`
+		sameKey  = `a.{{tenant_id}}::text COLLATE "C" = m.tenant_id AND lower(a.{{email}}::text COLLATE "C") = m.email`
+		sameUser = `a.{{clerk_user_id}}::text COLLATE "C" = m.clerk_user_id`
 		// The first condition can use an index. The second one keeps apart tenants that the column does not distinguish,
 		// such as acme and Acme in citext.
 		atKey = `WHERE a.{{tenant_id}} = clerkinvite_mirror.old_tenant_id AND a.{{tenant_id}}::text COLLATE "C" = clerkinvite_mirror.old_tenant_id::text
 			AND a.{{email}} = clerkinvite_mirror.old_email`
+		// An address of visible ASCII characters without capitals is normalised, or no member can have it.
 		// The column is case-sensitive if these two constants, which get its type and collation, are two rows.
-		notLowerCase = `a.{{tenant_id}} IS NOT NULL AND a.{{email}}::text COLLATE "C" <> lower(a.{{email}}::text COLLATE "C")
-		AND (SELECT count(*) = 2 FROM (SELECT {{email}} FROM {{table}} WHERE false UNION SELECT 'A@example.com' UNION SELECT 'a@example.com') AS cases)`
-		requireLowerCase = `IF EXISTS (SELECT FROM {{table}} AS a WHERE ` + notLowerCase + `) THEN
-		RAISE EXCEPTION USING MESSAGE = {{'not lower case'}};
+		notNormalised = `a.{{tenant_id}} IS NOT NULL AND a.{{email}}::text COLLATE "C" ~ (SELECT CASE count(*) WHEN 2 THEN '[^!-@[-~]' ELSE '[^!-~]' END
+		FROM (SELECT {{email}} FROM {{table}} WHERE false UNION SELECT 'A@example.com' UNION SELECT 'a@example.com') AS cases)`
+		requireNormalised = `IF EXISTS (SELECT FROM {{table}} AS a WHERE ` + notNormalised + `) THEN
+		RAISE EXCEPTION USING MESSAGE = {{'not normalised'}};
 	END IF;`
+		// A unique index on expressions or on one of the columns distinguishes at least as much as one on both.
+		isUnique = `indrelid = {{'table'}}::regclass AND indisunique AND indisvalid AND indpred IS NULL
+		AND NOT EXISTS (
+			SELECT attnum FROM unnest(indkey) WITH ORDINALITY AS key (attnum, n) WHERE n <= indnkeyatts AND attnum <> 0
+			UNION ALL
+			SELECT refobjsubid FROM pg_depend
+			WHERE indexprs IS NOT NULL AND classid = 'pg_class'::regclass AND objid = indexrelid AND refclassid = classid AND refobjid = indrelid AND refobjsubid <> 0
+			EXCEPT
+			SELECT attnum FROM pg_attribute WHERE attrelid = indrelid AND attname IN ({{'tenant_id'}}, {{'email'}}))`
 		schemas = `(SELECT string_agg(quote_ident(nspname), ', ' ORDER BY of_table DESC)
 		FROM (
 			SELECT nspname, bool_or(pg_namespace.oid = relnamespace) AS of_table
@@ -404,10 +430,9 @@ func (m Mirror) structure() *strings.Replacer {
 	if m.MemberID != "" {
 		person, occupant = "a.{{id}}::text = m.id::text", "m.id = a.{{id}}::text::uuid"
 	} else if m.ClerkUserID != "" {
-		person = `a.{{clerk_user_id}}::text COLLATE "C" = m.clerk_user_id`
-		occupant = person
+		person, occupant = sameUser, sameUser
 	}
-	isEqual, isPresent := []string{sameKey}, []string{sameKey}
+	isEqual, isPresent := []string{sameKey}, []string(nil)
 	variables := []string{"old_tenant_id {{table}}.{{tenant_id}}%TYPE;", "old_email {{table}}.{{email}}%TYPE;"}
 	var all, assign, names, values, sets, leftSets []string
 	for _, c := range m.columns() {
@@ -479,15 +504,33 @@ func (m Mirror) structure() *strings.Replacer {
 	block := func(lines []string, row string) string {
 		return strings.ReplaceAll(joined(lines, "\n\t\t"), "{{row}}", row)
 	}
+	missing := is("m", shown) + " AND NOT EXISTS (\n\t\tSELECT FROM {{table}} AS a\n\t\tWHERE " + joined(isEqual, "\n\t\t\tAND ") + ")"
+	leftOver := is("m", left) + " AND EXISTS (\n\t\tSELECT FROM {{table}} AS a\n\t\tWHERE " + joined(append([]string{sameKey}, isPresent...), "\n\t\t\tAND ") + ")"
+	leftRows, noMember, wasMember := "SELECT m.*, m.email AS row_email FROM {{member}} m WHERE "+leftOver, "false", "false"
+	if m.ClerkUserID != "" {
+		// The member at the row's address, or the member with its user, is compared by the other conditions.
+		noMember = joined(append([]string{
+			`a.{{tenant_id}} IS NOT NULL AND a.{{clerk_user_id}}::text COLLATE "C" ~ '^(user|pending)_'`,
+			"NOT EXISTS (SELECT FROM {{member}} m WHERE " + sameKey + " AND (" + is("m", slices.Concat(left, shown)) + " OR " + sameUser + "))",
+			`NOT EXISTS (SELECT FROM {{member}} m WHERE a.{{tenant_id}}::text COLLATE "C" = m.tenant_id AND ` + sameUser + " AND " + missing + ")",
+		}, isPresent...), "\n\t\tAND ")
+		const former = `{{history}} h JOIN {{member}} m ON (m.tenant_id, m.id) = (h.tenant_id, h.member_id)`
+		isFormer := is("m", left) + " AND NOT EXISTS (SELECT FROM {{member}} c WHERE (c.tenant_id, c.clerk_user_id) = (h.tenant_id, h.clerk_user_id))"
+		wasMember = `(a.{{tenant_id}}::text COLLATE "C", a.{{clerk_user_id}}::text COLLATE "C") IN (SELECT h.tenant_id, h.clerk_user_id FROM ` + former + " WHERE " + isFormer + ")"
+		leftRows += `
+		UNION ALL (SELECT DISTINCT ON (m.tenant_id, row_email) m.*, a.{{email}}::text COLLATE "C" AS row_email FROM {{table}} AS a
+			JOIN ` + former + `
+			ON h.tenant_id = a.{{tenant_id}}::text COLLATE "C" AND h.clerk_user_id = a.{{clerk_user_id}}::text COLLATE "C"
+			WHERE ` + isFormer + " AND " + noMember + ")"
+	}
 	return strings.NewReplacer(
 		"{{columns}}", joined(all, ", "), "{{variables}}", joined(variables, "\n\t"), "{{at key}}", atKey, "{{erased}}", erased, "{{clear role}}", clearRole,
 		"{{same key}}", sameKey, "{{same person}}", person, "{{occupant}}", "m.tenant_id = clerkinvite_mirror.moved.tenant_id AND "+occupant, "{{not written}}", notWritten,
-		"{{schemas}}", schemas, "{{not lower case}}", notLowerCase, "{{require lower case}}", requireLowerCase,
+		"{{schemas}}", schemas, "{{not normalised}}", notNormalised, "{{require normalised}}", requireNormalised, "{{is unique}}", isUnique,
+		"{{missing}}", missing, "{{left over}}", leftOver, "{{left rows}}", leftRows, "{{no member}}", noMember, "{{was member}}", wasMember,
 		"{{is shown m}}", is("m", shown), "{{is shown NEW}}", is("NEW", shown), "{{is shown OLD}}", is("OLD", shown),
 		"{{put NEW}}", block(put, "NEW"), "{{put member}}", block(put, "member"),
 		"{{leave NEW}}", block(leave, "NEW"), "{{leave member}}", block(leave, "member"),
-		"{{missing}}", is("m", shown)+" AND NOT EXISTS (\n\t\tSELECT FROM {{table}} AS a\n\t\tWHERE "+joined(isEqual, "\n\t\t\tAND ")+")",
-		"{{left over}}", is("m", left)+" AND EXISTS (\n\t\tSELECT FROM {{table}} AS a\n\t\tWHERE "+joined(isPresent, "\n\t\t\tAND ")+")",
 	)
 }
 

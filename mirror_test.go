@@ -113,18 +113,18 @@ func TestMirror_FollowsInAnyColumnType(t *testing.T) {
 	t.Parallel()
 	const lower, upper = "0b0e8a3c-6f5d-4c1e-9d3a-000000000001", "0B0E8A3C-6F5D-4C1E-9D3A-000000000001"
 	for name, test := range map[string]struct{ tenant, tables string }{
-		"text":    {"acme", `CREATE TABLE host.admins (tenant text, email text, clerk text, role text)`},
-		"varchar": {"acme", `CREATE TABLE host.admins (tenant varchar(40), email varchar(254), clerk varchar(255), role varchar(10))`},
-		"char":    {"acme", `CREATE TABLE host.admins (tenant char(40), email varchar(254), clerk char(60), role char(10))`},
+		"text":    {"acme", `CREATE TABLE host.admins (tenant text, email text, clerk text, role text, UNIQUE (tenant, email))`},
+		"varchar": {"acme", `CREATE TABLE host.admins (tenant varchar(40), email varchar(254), clerk varchar(255), role varchar(10), UNIQUE (email, tenant))`},
+		"char":    {"acme", `CREATE TABLE host.admins (tenant char(40), email varchar(254), clerk char(60), role char(10), UNIQUE (tenant, email))`},
 		"citext": {"acme", `CREATE SCHEMA extensions; CREATE EXTENSION citext SCHEMA extensions;
 			CREATE TABLE host.admins (tenant extensions.citext, email extensions.citext, clerk extensions.citext, role extensions.citext, UNIQUE (tenant, email))`},
-		"uuid":    {lower, `CREATE TABLE host.admins (tenant uuid, email text, clerk text, role text)`},
-		"integer": {"42", `CREATE TABLE host.admins (tenant integer, email text, clerk text, role text)`},
-		"enum":    {"acme", `CREATE TYPE host.role AS ENUM ('viewer', 'editor'); CREATE TABLE host.admins (tenant text, email text, clerk text, role host.role)`},
+		"uuid":    {lower, `CREATE TABLE host.admins (tenant uuid, email text, clerk text, role text, UNIQUE (tenant, email))`},
+		"integer": {"42", `CREATE TABLE host.admins (tenant integer, email text, clerk text, role text, UNIQUE (tenant, email))`},
+		"enum":    {"acme", `CREATE TYPE host.role AS ENUM ('viewer', 'editor'); CREATE TABLE host.admins (tenant text, email text, clerk text, role host.role, UNIQUE (tenant, email))`},
 		"domain": {"acme", `CREATE EXTENSION citext; CREATE DOMAIN host.email AS citext CHECK (VALUE LIKE '%@%'); CREATE DOMAIN host.tenant AS varchar(40);
-			CREATE TABLE host.admins (tenant host.tenant, email host.email, clerk text, role text)`},
+			CREATE TABLE host.admins (tenant host.tenant, email host.email, clerk text, role text, UNIQUE (tenant, email))`},
 		"collation": {"acme", `CREATE COLLATION host.nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
-			CREATE TABLE host.admins (tenant text COLLATE "POSIX", email text COLLATE host.nocase, clerk text COLLATE "POSIX", role text COLLATE "POSIX")`},
+			CREATE TABLE host.admins (tenant text COLLATE "POSIX", email text COLLATE host.nocase, clerk text COLLATE "POSIX", role text COLLATE "POSIX", UNIQUE (tenant, email))`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -133,8 +133,8 @@ func TestMirror_FollowsInAnyColumnType(t *testing.T) {
 			row := func(email, clerk, role string) string {
 				return fmt.Sprintf("(%s,%s,%s,%s)", test.tenant, email, clerk, role)
 			}
-			h.exec(`INSERT INTO host.admins VALUES ('` + test.tenant + `', 'host@example.com', 'user_of_the_host', 'viewer')`)
-			own := row("host@example.com", "user_of_the_host", "viewer")
+			h.exec(`INSERT INTO host.admins VALUES ('` + test.tenant + `', 'host@example.com', 'none', 'viewer')`)
+			own := row("host@example.com", "none", "viewer")
 
 			m := testkit.InsertRows(t, h.store, testkit.ReservedRow(test.tenant, "ada@example.com"))[0]
 			h.want(rows, own)
@@ -161,7 +161,7 @@ func TestMirror_FollowsInAnyColumnType(t *testing.T) {
 	}
 
 	// Two tenants of the library are never one of the host.
-	h := newMirrored(t, clerkinvite.Mirror{Table: "admins", TenantID: "tenant", Email: "email"}, `CREATE TABLE admins (tenant uuid, email text)`)
+	h := newMirrored(t, clerkinvite.Mirror{Table: "admins", TenantID: "tenant", Email: "email"}, `CREATE TABLE admins (tenant uuid, email text, UNIQUE (tenant, email))`)
 	for tenant, code := range map[string]string{upper: "22000", "acme": "22P02"} {
 		results, err := h.store.Insert(t.Context(), []*clerkinvite.Member{
 			testkit.ActiveRow(testkit.ReservedRow(tenant, "ada@example.com"), "user_1"), testkit.ActiveRow(testkit.ReservedRow(lower, strings.ToLower(code)+"@example.com"), "user_"+code),
@@ -178,12 +178,12 @@ func TestMirror_TakesExistingRows(t *testing.T) {
 	t.Parallel()
 	h := newMirrored(t, adminMirror, "CREATE SCHEMA extensions; CREATE EXTENSION citext SCHEMA extensions;"+strings.Replace(adminUser, "email         text", "email         extensions.citext", 1))
 	h.exec(`INSERT INTO admin_user (tenant_id, email, clerk_user_id, role, locale) VALUES
-		('acme', 'Ada@Example.com', 'pending_inv_1', 'owner', 'fr'), ('acme', 'grace@example.com', 'user_2', 'owner', 'de')`)
+		('acme', 'Ada@Example.com', 'pending_inv_1', 'owner', 'fr'), ('acme', 'grace@example.com', 'none', 'owner', 'de')`)
 	without := testkit.ReservedRow("acme", "ada@example.com")
 	without.Role = ""
 	m := testkit.InsertRows(t, h.store, testkit.ActiveRow(without, "user_1"))[0]
 	const rows = "SELECT id, email, clerk_user_id, role, locale FROM admin_user"
-	grace := "(2,grace@example.com,user_2,owner,de)"
+	grace := "(2,grace@example.com,none,owner,de)"
 	h.want(rows, "(1,ada@example.com,user_1,owner,fr)", grace)
 	m = testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: m, New: roleChanged(m, "editor")})[0]
 	h.want(rows, "(1,ada@example.com,user_1,editor,fr)", grace)
@@ -200,9 +200,9 @@ func TestMirror_TakesExistingRows(t *testing.T) {
 	h.want(rows, "(1,ada@example.com,user_1,viewer,fr)", grace, "(3,joan@example.com,pending_inv_"+none.ID+",viewer,en)")
 }
 
-// The triggers find a row by its address, so a case-sensitive column with another spelling of a member's address would get a second row,
+// The triggers find a row by its address, so a row with another spelling of a member's address would get a second row,
 // and the first one would stay when the member leaves.
-func TestMirror_RefusesAddressesNotInLowerCase(t *testing.T) {
+func TestMirror_RefusesAddressesNotNormalised(t *testing.T) {
 	t.Parallel()
 	const tenant = "0b0e8a3c-6f5d-4c1e-9d3a-000000000001"
 	for name, test := range map[string]struct {
@@ -224,25 +224,119 @@ func TestMirror_RefusesAddressesNotInLowerCase(t *testing.T) {
 			h.exec(`CREATE SCHEMA host; CREATE SCHEMA extensions; CREATE EXTENSION citext SCHEMA extensions;
 				CREATE DOMAIN host.address AS text CHECK (VALUE LIKE '%@%.%'); CREATE DOMAIN host.email AS extensions.citext CHECK (length(VALUE) > 20);
 				CREATE COLLATION host.nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
-				CREATE TABLE host."Admins" (tenant ` + test.tenant + `, "E-mail" ` + test.email + `, clerk text)`)
-			h.exec(`INSERT INTO host."Admins" VALUES ('` + tenant + `', 'Carla.Carlson@Example.com', 'pending_inv_1'), ('` + tenant + `', NULL, 'user_1'), (NULL, 'Not-In@Any-Tenant.example.com', 'user_2')`)
+				CREATE TABLE host."Admins" (tenant ` + test.tenant + `, "E-mail" ` + test.email + `, clerk text, UNIQUE (tenant, "E-mail"))`)
+			h.exec(`INSERT INTO host."Admins" VALUES ('` + tenant + `', 'Carla.Carlson@Example.com', 'pending_inv_1'), ('` + tenant + `', NULL, 'none'), (NULL, 'Not-In@Any-Tenant.example.com', 'user_2')`)
 			carla := testkit.InsertRows(t, store, testkit.ActiveRow(testkit.ReservedRow(tenant, "carla.carlson@example.com"), "user_carla"))[0]
-			if test.sensitive {
-				require.Contains(t, h.differences(), tenant+" Carla.Carlson@Example.com not in lower case")
+			refuses := func(addresses ...string) {
+				t.Helper()
+				before := testkit.QueryOne[string](t, pool, `SELECT array_agg(a ORDER BY a)::text FROM host."Admins" a`)
+				for _, address := range addresses {
+					require.Contains(t, h.differences(), tenant+" "+address+" not normalised")
+				}
 				for _, sql := range []string{h.sql(clerkinvite.Mirror.Up), h.sql(clerkinvite.Mirror.Sync)} {
 					_, err := pool.Exec(t.Context(), sql)
 					require.Equal(t, "P0001", sqlState(err))
-					require.ErrorContains(t, err, `host.Admins has addresses that are not in lower case, and its column is case-sensitive; run UPDATE "host"."Admins" SET "E-mail" = lower("E-mail"), or`)
+					require.ErrorContains(t, err, `host.Admins has addresses that are not normalised`)
+					require.ErrorContains(t, err, `SELECT * FROM "host"."Admins" WHERE "E-mail"::text COLLATE "C" ~ '[^!-@[-~]' `)
+					require.ErrorContains(t, err, `UPDATE "host"."Admins" SET "E-mail" = lower(btrim("E-mail"))`)
+					require.NotContains(t, err.Error(), "carlson")
 				}
-				require.Equal(t, 3, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM host."Admins"`), "nothing was written")
-				h.exec(`UPDATE "host"."Admins" SET "E-mail" = lower("E-mail")`) // as the message says
+				require.Equal(t, before, testkit.QueryOne[string](t, pool, `SELECT array_agg(a ORDER BY a)::text FROM host."Admins" a`), "nothing was written")
 			}
+			if test.sensitive {
+				refuses("Carla.Carlson@Example.com")
+			}
+			const joan, grace, ada, linus = " joan.joanson@example.com", "grace.hopper@bücher.example", "\u00a0ada.lovelace@example.com", "linus.linusson@example.com\n"
+			for _, address := range []string{joan, grace, ada, linus} {
+				h.exec(`INSERT INTO host."Admins" VALUES ('` + tenant + `', '` + address + `', 'none')`)
+				refuses(address)
+			}
+			const wrong = `SELECT count(*) FROM "host"."Admins" WHERE tenant IS NOT NULL AND "E-mail"::text COLLATE "C" ~ '[^!-@[-~]'` // as the message says
+			require.Equal(t, 5, testkit.QueryOne[int](t, pool, wrong))
+			h.exec(`UPDATE "host"."Admins" SET "E-mail" = lower(btrim("E-mail"))`)
+			require.Equal(t, 3, testkit.QueryOne[int](t, pool, wrong))
+			refuses(grace, ada, linus)
+			h.exec(`DELETE FROM "host"."Admins" WHERE clerk = 'none' AND "E-mail" <> 'joan.joanson@example.com'; UPDATE "host"."Admins" SET clerk = NULL WHERE clerk = 'none'`)
 			path := testkit.QueryOne[string](t, pool, "SHOW search_path")
 			h.exec(h.sql(clerkinvite.Mirror.Up) + h.sql(clerkinvite.Mirror.Sync) + `DO $$ BEGIN ASSERT current_setting('search_path') = '` + strings.ReplaceAll(path, "'", "''") + `'; END $$`)
-			const rows = `SELECT lower("E-mail"::text), clerk FROM host."Admins" WHERE tenant IS NOT NULL AND "E-mail" IS NOT NULL`
+			const rows = `SELECT lower("E-mail"::text), clerk FROM host."Admins" WHERE tenant IS NOT NULL AND clerk IS NOT NULL`
 			h.want(rows, "(carla.carlson@example.com,user_carla)")
 			testkit.UpdateRows(t, store, clerkinvite.Change{Old: carla, New: statusChanged(carla, clerkinvite.StatusRemoved)})
 			h.want(rows)
+		})
+	}
+}
+
+// A row with a Clerk user or an invitation of no member gives access to a person whom the library cannot remove. It may be of
+// somebody who was never adopted, so Sync leaves it, unless the history shows that the person has left.
+func TestMirror_RowsOfNoMember(t *testing.T) {
+	t.Parallel()
+	for _, column := range []string{"", "deleted_at"} {
+		t.Run("left column "+column, func(t *testing.T) {
+			t.Parallel()
+			m := adminMirror
+			m.LeftColumn = column
+			h := newMirrored(t, m, adminUser+`; ALTER TABLE admin_user DROP CONSTRAINT admin_user_user_key, ADD deleted_at timestamptz`)
+			h.exec(`INSERT INTO admin_user (tenant_id, email, clerk_user_id) VALUES ('acme', 'old@example.com', 'user_ada'), ('acme', 'seed@example.com', 'pending_inv_seed'),
+				('acme', 'service@example.com', 'none'), ('globex', 'old@example.com', 'user_ada')`)
+			if column != "" {
+				h.exec(`INSERT INTO admin_user (tenant_id, email, clerk_user_id, deleted_at) VALUES ('acme', 'left@example.com', 'user_left', now())`)
+			}
+			present := `SELECT tenant_id, email FROM admin_user WHERE deleted_at IS NULL ORDER BY 1, 2`
+			differs := func(differences []string, rows ...string) {
+				t.Helper()
+				require.Equal(t, differences, h.differences())
+				require.Equal(t, rows, testkit.QueryOne[[]string](t, h.pool, "SELECT array(SELECT r::text FROM ("+present+") r)"))
+			}
+			strangers := []string{"acme seed@example.com not a member", "globex old@example.com not a member"}
+			others := []string{"(acme,seed@example.com)", "(acme,service@example.com)", "(globex,old@example.com)"}
+			ada := testkit.InsertRows(t, h.store, testkit.ActiveRow(testkit.ReservedRow("acme", "ada@example.com"), "user_ada"))[0]
+			second := append([]string{"acme old@example.com not a member"}, strangers...)
+			for range 2 { // of a person who is still a member
+				differs(second, append([]string{"(acme,ada@example.com)", "(acme,old@example.com)"}, others...)...)
+				h.exec(h.sql(clerkinvite.Mirror.Sync))
+			}
+			testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: ada, New: statusChanged(ada, clerkinvite.StatusRemoved)})
+			differs(append([]string{"acme old@example.com left over"}, strangers...), append([]string{"(acme,old@example.com)"}, others...)...)
+			h.exec(h.sql(clerkinvite.Mirror.Sync))
+			differs(strangers, others...)
+
+			// The row of a reserved member is the host's until Clerk knows whose it is.
+			seed := testkit.InsertRows(t, h.store, testkit.ReservedRow("acme", "seed@example.com"))[0]
+			differs(strangers, others...)
+			testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: seed, New: testkit.PendingRow(seed)})
+			differs(strangers[1:], others...)
+		})
+	}
+}
+
+// The triggers look a row up by tenant and address, and no more than one row may have them.
+func TestMirror_NeedsAUniqueIndex(t *testing.T) {
+	t.Parallel()
+	for sql, ok := range map[string]bool{
+		"": false, "CREATE INDEX ON admins (tenant, email)": false, "CREATE UNIQUE INDEX ON admins (tenant, email, clerk)": false,
+		"CREATE UNIQUE INDEX ON admins (tenant, email) WHERE clerk IS NOT NULL": false, "CREATE UNIQUE INDEX ON admins (tenant, clerk)": false,
+		"CREATE UNIQUE INDEX ON admins (tenant, (email || clerk))": false, "CREATE UNIQUE INDEX ON other (tenant, email)": false, "ALTER TABLE admins ADD PRIMARY KEY (clerk)": false,
+		"CREATE UNIQUE INDEX ON admins (email, tenant)": true, "CREATE UNIQUE INDEX ON admins (tenant, lower(email))": true, "CREATE UNIQUE INDEX ON admins (tenant, email) INCLUDE (clerk)": true,
+		"CREATE UNIQUE INDEX ON admins (email)": true, "ALTER TABLE admins ADD PRIMARY KEY (tenant, email)": true, "ALTER TABLE admins ADD UNIQUE (tenant, email) DEFERRABLE": true,
+		"DROP TABLE admins; CREATE TABLE admins (tenant text, email text, clerk text, PRIMARY KEY (tenant, email)) PARTITION BY HASH (tenant)": true,
+		"DROP TABLE admins; CREATE VIEW admins AS SELECT * FROM other":                                                                         true,
+	} {
+		t.Run(sql, func(t *testing.T) {
+			t.Parallel()
+			store, pool := testkit.NewPgxStore(t)
+			h := &mirrored{t, clerkinvite.Mirror{Table: "admins", TenantID: "tenant", Email: "email", ClerkUserID: "clerk"}, store, pool}
+			h.exec(`CREATE TABLE admins (tenant text, email text, clerk text); CREATE TABLE other (LIKE admins);` + sql)
+			_, err := pool.Exec(t.Context(), h.sql(clerkinvite.Mirror.Up))
+			if ok {
+				require.NoError(t, err)
+				return
+			}
+			require.Equal(t, "P0001", sqlState(err))
+			require.ErrorContains(t, err, "admins has no unique index on the tenant and the address")
+			_, fix, _ := strings.Cut(err.(*pgconn.PgError).Message, "run ") //nolint:errorlint,forcetypeassert // the state is PostgreSQL's
+			h.exec(fix)
+			h.exec(h.sql(clerkinvite.Mirror.Up))
 		})
 	}
 }
@@ -310,7 +404,7 @@ func TestMirror_HostileNames(t *testing.T) {
 		require.NoError(t, h.store.Migrate(t.Context()))
 		q := func(parts ...string) string { return pgx.Identifier(parts).Sanitize() }
 		h.exec("CREATE SCHEMA " + q(evil+"2"))
-		h.exec(fmt.Sprintf("CREATE TABLE %s (%s text, %s text, %s text, %s text, %s text, %s uuid, %s text)", q(evil+"2", evil),
+		h.exec(fmt.Sprintf("CREATE TABLE %s (%s text, %s text, %s text, %s text, %s text, %s uuid, %s text, UNIQUE (%[2]s, %[3]s))", q(evil+"2", evil),
 			q(evil), q("e"+evil), q("c"+evil), q("s"+evil), q("r"+evil), q("m"+evil), q("l"+evil)))
 		for range 2 {
 			h.exec(h.sql(clerkinvite.Mirror.Up))
@@ -378,7 +472,7 @@ func TestMirror_ErrorFailsOneMember(t *testing.T) {
 	}
 	for name, test := range map[string]struct{ code, sql string }{
 		"check":           {"23514", `ALTER TABLE admin_user ADD CHECK (email <> 'p3@example.com')`},
-		"user":            {"23505", `INSERT INTO admin_user (tenant_id, email, clerk_user_id) VALUES ('acme', 'other@example.com', 'user_3')`},
+		"user":            {"23505", `INSERT INTO admin_user (tenant_id, email, clerk_user_id) VALUES ('acme', 'other@example.com', 'other'); CREATE UNIQUE INDEX ON admin_user (replace(clerk_user_id, 'user_3', 'other'))`},
 		"foreign key":     {"23503", `CREATE TABLE person (email text PRIMARY KEY); INSERT INTO person SELECT 'p' || n || '@example.com' FROM generate_series(0, 9) n WHERE n <> 3; ALTER TABLE admin_user ADD FOREIGN KEY (email) REFERENCES person`},
 		"deferred":        {"23503", `CREATE TABLE person (email text PRIMARY KEY); INSERT INTO person SELECT 'p' || n || '@example.com' FROM generate_series(0, 9) n WHERE n <> 3; ALTER TABLE admin_user ADD FOREIGN KEY (email) REFERENCES person DEFERRABLE INITIALLY DEFERRED`},
 		"length":          {"22001", `ALTER TABLE admin_user ALTER role TYPE varchar(6)`},
@@ -785,7 +879,7 @@ func TestMirror_DomainOfADomain(t *testing.T) {
 	t.Parallel()
 	h := newMirrored(t, clerkinvite.Mirror{Table: "host.admins", TenantID: "tenant", Email: "email", ClerkUserID: "clerk"},
 		`CREATE SCHEMA host; CREATE SCHEMA extensions; CREATE EXTENSION citext SCHEMA extensions; CREATE DOMAIN host.text_in_any_case AS extensions.citext;
-		CREATE DOMAIN host.email AS host.text_in_any_case; CREATE TABLE host.admins (tenant text, email host.email, clerk text)`)
+		CREATE DOMAIN host.email AS host.text_in_any_case; CREATE TABLE host.admins (tenant text, email host.email, clerk text, UNIQUE (tenant, email))`)
 	h.exec(`INSERT INTO host.admins VALUES ('acme', 'Ada@Example.com')`)
 	testkit.InsertRows(t, h.store, testkit.ActiveRow(testkit.ReservedRow("acme", "ada@example.com"), "user_1"))
 	h.want("SELECT * FROM host.admins", "(acme,ada@example.com,user_1)")
@@ -798,7 +892,7 @@ func TestMirror_PurgesWhatTheTableCannotHave(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newMirrored(t, clerkinvite.Mirror{Table: "admins", TenantID: "tenant", Email: "email"},
-				`CREATE DOMAIN number AS text CHECK (VALUE ~ '^[0-9]+$'); CREATE TABLE admins (tenant `+column+`, email text)`)
+				`CREATE DOMAIN number AS text CHECK (VALUE ~ '^[0-9]+$'); CREATE TABLE admins (tenant `+column+`, email text, UNIQUE (tenant, email))`)
 			h.exec(h.sql(clerkinvite.Mirror.Down))
 			m := testkit.InsertRows(t, h.store, testkit.PendingRow(testkit.ReservedRow("acme", "ada@example.com")))[0]
 			h.exec(h.sql(clerkinvite.Mirror.Up))
@@ -819,7 +913,7 @@ func TestMirror_PurgeKeepsTheHostsLeftRow(t *testing.T) {
 			t.Parallel()
 			m := clerkinvite.Mirror{Table: "admins", TenantID: "tenant", Email: "email", LeftColumn: "state", LeftValue: "left", PresentValue: "here"}
 			set(&m)
-			h := newMirrored(t, m, `CREATE TABLE admins (tenant text, email text, clerk text, member text, state text)`)
+			h := newMirrored(t, m, `CREATE TABLE admins (tenant text, email text, clerk text, member text, state text, UNIQUE (tenant, email))`)
 			h.exec(`INSERT INTO admins VALUES ('acme', 'ada@example.com', 'user_of_the_host', NULL, 'left')`)
 			reserved := testkit.InsertRows(t, h.store, testkit.ReservedRow("acme", "ada@example.com"))[0]
 			testkit.UpdateRows(t, h.store, clerkinvite.Change{Old: reserved})
@@ -837,7 +931,7 @@ func TestMirror_PurgeKeepsTheHostsLeftRow(t *testing.T) {
 func TestMirror_UpAfterATypeHasChanged(t *testing.T) {
 	t.Parallel()
 	const tenant = "0b0e8a3c-6f5d-4c1e-9d3a-000000000001"
-	h := newMirrored(t, clerkinvite.Mirror{Table: "admins", TenantID: "tenant", Email: "email"}, `CREATE TABLE admins (tenant text, email text)`)
+	h := newMirrored(t, clerkinvite.Mirror{Table: "admins", TenantID: "tenant", Email: "email"}, `CREATE TABLE admins (tenant text, email text, UNIQUE (tenant, email))`)
 	testkit.InsertRows(t, h.store, testkit.PendingRow(testkit.ReservedRow(tenant, "ada@example.com")))
 	h.exec("BEGIN; ALTER TABLE admins ALTER tenant TYPE uuid USING tenant::uuid;" + h.sql(clerkinvite.Mirror.Up) + "COMMIT")
 	testkit.InsertRows(t, h.store, testkit.PendingRow(testkit.ReservedRow(tenant, "joan@example.com")))

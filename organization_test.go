@@ -112,13 +112,7 @@ func TestOrganization_SharedInvitationStays(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, first.InvitationID, second.InvitationID)
 
-		// The first tenant's row is removed by another way than Remove, which would revoke the invitation.
-		row := b.Member(t, "ada@example.com")
-		removed := *row
-		removed.Status, removed.ClerkUserID, removed.Reason = clerkinvite.StatusRemoved, "", clerkinvite.ReasonSecondAddress
-		results, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: row, New: &removed}})
-		require.NoError(t, err)
-		require.NoError(t, results[0].Err)
+		removeAsSecondAddress(t, b, first.Ref())
 		b.MustReconcile(t)
 		require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 1)
 
@@ -128,6 +122,35 @@ func TestOrganization_SharedInvitationStays(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, members, 1)
 		require.Equal(t, "globex", members[0].TenantID)
+	})
+}
+
+// removeAsSecondAddress removes a member by another way than Remove, which would revoke its invitation.
+func removeAsSecondAddress(t *testing.T, b *testkit.Rig, ref clerkinvite.Ref) {
+	t.Helper()
+	row, err := b.Get(t.Context(), ref)
+	require.NoError(t, err)
+	removed := *row
+	removed.Status, removed.ClerkUserID, removed.Reason = clerkinvite.StatusRemoved, "", clerkinvite.ReasonSecondAddress
+	results, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: row, New: &removed}})
+	require.NoError(t, err)
+	require.NoError(t, results[0].Err)
+}
+
+// The reconciliation activates the other tenant's member, whose user was added, so that nobody waits for the invitation.
+func TestPromise4_SharedInvitationLeftOver(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		creator := b.MustInvite(t, "ada@example.com")
+		_, err := b.Invite(t.Context(), testkit.Params("globex", "ada@example.com"))
+		require.NoError(t, err)
+		removeAsSecondAddress(t, b, creator.Ref())
+		b.Clerk.JoinOrganization(org, b.Clerk.AddVerifiedUser("ada@example.com").ID, "org:member")
+		b.Clock.Advance(time.Hour)
+		report := b.MustReconcile(t)
+		require.Equal(t, 1, report.Activated)
+		require.Equal(t, 1, report.LeftOver)
+		require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
 	})
 }
 
@@ -165,13 +188,7 @@ func TestOrganization_SharedInvitationOfWithdrawnMembers(t *testing.T) {
 					}
 					want := clerkinvite.StatusRevoked
 					if verb == nil {
-						row, err := b.Get(t.Context(), m.Ref())
-						require.NoError(t, err)
-						removed := *row
-						removed.Status, removed.ClerkUserID, removed.Reason = clerkinvite.StatusRemoved, "", clerkinvite.ReasonSecondAddress
-						results, err := b.Store.Update(t.Context(), []clerkinvite.Change{{Old: row, New: &removed}})
-						require.NoError(t, err)
-						require.NoError(t, results[0].Err)
+						removeAsSecondAddress(t, b, m.Ref())
 						require.NoError(t, b.Purge(t.Context(), m.Ref()))
 						want = clerkinvite.StatusPending
 					} else {

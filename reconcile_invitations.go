@@ -47,8 +47,8 @@ func (r *reconciliation) openInvitations(ctx context.Context) error {
 			case l.send > l.row.Send:
 				r.report.Newer++
 				r.hasNewer[l.row.ID] = true
-			case l.shared:
-			case !keeps(l.row, l.Invitation, l.send), r.opts.DryRun && r.changed[l.row.ID]: // a dry run has not written the change to the row
+			case slices.ContainsFunc(l.adopters, r.waits):
+			case !keeps(l.row, l.Invitation, l.send), !r.waits(l.row):
 				leftOver = append(leftOver, RevokeRequest{l.ID, l.Organization})
 			}
 		}
@@ -65,6 +65,10 @@ func (r *reconciliation) openInvitations(ctx context.Context) error {
 	}
 	return nil
 }
+
+// waits reports whether a row that may wait for its invitation still does after a dry run, which has not written the change
+// to the row.
+func (r *reconciliation) waits(row *Member) bool { return !r.opts.DryRun || !r.changed[row.ID] }
 
 // revokeAndCount revokes a left-over invitation. The error is not nil if the reconciliation must stop.
 func (r *reconciliation) revokeAndCount(ctx context.Context, inv RevokeRequest) error {
@@ -232,7 +236,8 @@ type listed struct {
 	row    *Member
 	marked bool // the marker identifies a member, which may not exist here
 	send   int  // of the marker
-	shared bool // a member that the marker does not name waits for it
+
+	adopters []*Member // members that wait for it, without row
 }
 
 // isCurrent reports whether the row refers to the invitation.
@@ -272,10 +277,10 @@ func (s *Service) withMembers(ctx context.Context, invitations []Invitation) ([]
 		marked := named[m.ID] // nil without a marker, because no row has the ID ""
 		adopters := filter(referring[inv.ID], func(row *Member) bool { return row != marked })
 		if marked != nil || len(adopters) == 0 {
-			list = append(list, listed{Invitation: inv, row: marked, marked: ours, send: m.Send, shared: len(adopters) > 0})
+			list = append(list, listed{Invitation: inv, row: marked, marked: ours, send: m.Send, adopters: adopters})
 		}
 		for _, row := range adopters {
-			list = append(list, listed{Invitation: inv, row: row, shared: true})
+			list = append(list, listed{Invitation: inv, row: row})
 		}
 	}
 	return list, nil

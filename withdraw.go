@@ -306,10 +306,12 @@ func (s *Service) Purge(ctx context.Context, ref Ref) (err error) {
 func (s *Service) purge(ctx context.Context, ref Ref, may func(Member) bool) error {
 	var c purgeClaim
 	for range 10 { // other calls may change the member under the claim
-		var err error
-		if c, err = s.claimForPurge(ctx, ref, may, c); err != nil {
+		claim, err := s.claimForPurge(ctx, ref, may, c)
+		if err != nil {
+			s.unclaim(ctx, c)
 			return err
 		}
+		c = claim
 		if err = s.erase(ctx, c); err == nil {
 			return nil
 		}
@@ -319,6 +321,7 @@ func (s *Service) purge(ctx context.Context, ref Ref, may func(Member) bool) err
 		}
 		ref = c.row.refByID()
 	}
+	s.unclaim(ctx, c)
 	return ErrConflict
 }
 
@@ -371,13 +374,30 @@ func (s *Service) erase(ctx context.Context, c purgeClaim) error {
 	return err
 }
 
-// unclaim releases the claim after a failed erase. If that fails too, the claim expires.
+// unclaim releases the claim, if there is one, after a failed erase. If that fails too, the claim expires.
 func (s *Service) unclaim(ctx context.Context, c purgeClaim) {
+	if c.row == nil {
+		return
+	}
 	ctx, cancel := c.settling(ctx)
 	defer cancel()
-	next := *c.row
-	next.ClaimedUntil, next.NextAttemptAt = c.before.ClaimedUntil, c.before.NextAttemptAt
-	if _, err := s.changeOne(ctx, c.row, &next); err != nil && !errors.Is(err, ErrConflict) {
+	released := func(row *Member) (*Member, error) {
+		if !row.hasClaimOf(c.row) {
+			return row, nil // another call owns the member, or has ended it
+		}
+		next := *row
+		next.ClaimedUntil = c.before.ClaimedUntil
+		if sameTime(row.NextAttemptAt, c.row.NextAttemptAt) {
+			next.NextAttemptAt = c.before.NextAttemptAt
+		}
+		return &next, nil
+	}
+	next, _ := released(c.row)
+	_, err := s.changeOne(ctx, c.row, next)
+	if errors.Is(err, ErrConflict) { // the member was updated under the claim
+		_, err = s.change(ctx, c.row.refByID(), released)
+	}
+	if err != nil && !errors.Is(err, ErrNotFound) {
 		s.log.WarnContext(ctx, "claim not released", "member", *c.row, "cause", logError(err))
 	}
 }

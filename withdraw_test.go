@@ -484,6 +484,78 @@ func TestPurge_LeavesNoClaimAfterASecondRound(t *testing.T) {
 	}
 }
 
+// Another call changes the member just before a failed Purge releases its claim. Only the claim of this Purge is released.
+func TestPurge_ReleasesTheClaimOfANewerRow(t *testing.T) {
+	t.Parallel()
+	role := "editor"
+	for name, test := range map[string]struct {
+		change func(t *testing.T, b *testkit.Rig, claimed *clerkinvite.Member)
+		left   bool
+	}{
+		"updated": {change: func(t *testing.T, b *testkit.Rig, _ *clerkinvite.Member) {
+			t.Helper()
+			_, err := b.Update(t.Context(), testkit.Ada, clerkinvite.MemberUpdate{Role: &role})
+			require.NoError(t, err)
+		}},
+		"due again": {change: func(t *testing.T, b *testkit.Rig, claimed *clerkinvite.Member) {
+			t.Helper()
+			next := claimed.Clone()
+			next.Send++
+			next.NextAttemptAt = &claimed.UpdatedAt
+			testkit.UpdateRows(t, b.Store, clerkinvite.Change{Old: claimed, New: next})
+		}},
+		"claimed by another attempt": {left: true, change: func(t *testing.T, b *testkit.Rig, claimed *clerkinvite.Member) {
+			t.Helper()
+			next, until := claimed.Clone(), claimed.ClaimedUntil.Add(time.Second)
+			next.ClaimedUntil = &until
+			testkit.UpdateRows(t, b.Store, clerkinvite.Change{Old: claimed, New: next})
+		}},
+		"erased": {change: func(t *testing.T, b *testkit.Rig, claimed *clerkinvite.Member) {
+			t.Helper()
+			testkit.UpdateRows(t, b.Store, clerkinvite.Change{Old: claimed})
+		}},
+	} {
+		for _, status := range []clerkinvite.Status{clerkinvite.StatusReserved, clerkinvite.StatusPending} {
+			t.Run(name+" "+string(status), func(t *testing.T) {
+				t.Parallel()
+				clerk, store := clerkinvitetest.NewClerk(), &hookStore{Store: clerkinvitetest.NewMemoryStore()}
+				b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+				was := memberIn(t, b, status)
+				clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallList, Status: 401, Code: "clerk_key_invalid"})
+				var changed *clerkinvite.Member
+				store.before = func(changes []clerkinvite.Change) {
+					if c := changes[0]; c.Old.ClaimedUntil != nil && c.New.ClaimedUntil == nil {
+						store.before = nil
+						test.change(t, b, c.Old)
+						if m, ok := b.MembersByRef(t)[c.Old.Ref()]; ok {
+							changed = &m
+						}
+					}
+				}
+				var clerkErr *clerkinvite.ClerkInvitationError
+				require.ErrorAs(t, b.Purge(t.Context(), testkit.Ada), &clerkErr)
+				if changed == nil {
+					require.Equal(t, "erased", name)
+					return
+				}
+				now := b.Member(t, "ada@example.com")
+				require.Equal(t, changed.Role, now.Role)
+				require.Equal(t, changed.Send, now.Send)
+				switch {
+				case test.left:
+					require.Equal(t, changed, now)
+				case name == "due again":
+					require.Nil(t, now.ClaimedUntil)
+					require.Equal(t, changed.NextAttemptAt, now.NextAttemptAt)
+				default:
+					require.Nil(t, now.ClaimedUntil)
+					require.Equal(t, was.NextAttemptAt, now.NextAttemptAt)
+				}
+			})
+		}
+	}
+}
+
 // A resend was settled, but the older invitation was not revoked.
 func TestPromise4_WithdrawAfterAResendThatLeftALink(t *testing.T) {
 	t.Parallel()

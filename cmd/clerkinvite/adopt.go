@@ -23,6 +23,7 @@ checks the members against Clerk. The first row names the columns. They are the 
 
 If lines repeat an address or a user, the first one counts. Existing members are never changed, so it is safe to run again.
 
+  clerkinvite migrate
   clerkinvite adopt admin_user.csv --dry-run
   clerkinvite adopt admin_user.csv --tenant acme --map invited_at=created_at --errors left.csv
   clerkinvite reconcile --dry-run
@@ -75,6 +76,9 @@ func (t *tool) runAdopt(ctx context.Context, o sheetOptions, name string) error 
 		}
 	}
 	results, existing, err := t.adopt(ctx, people, o.dryRun)
+	if errors.As(err, new(usageError)) {
+		return err
+	}
 	for i, rec := range records {
 		if err != nil { // nothing was written
 			leave(rec, people[i], notReached, "was not reached")
@@ -112,6 +116,9 @@ func (t *tool) adopt(ctx context.Context, people []clerkinvite.Adopted, dryRun b
 		return nil, nil, err
 	}
 	defer pool.Close()
+	if err := t.requireTables(ctx, pool); err != nil {
+		return nil, nil, err
+	}
 	if !*t.withoutHook && !dryRun {
 		if err := t.mayChange(ctx, store, pool); err != nil {
 			return nil, nil, err

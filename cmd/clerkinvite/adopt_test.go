@@ -71,6 +71,25 @@ func TestAdopt(t *testing.T) {
 	require.Contains(t, r.stderr, "--map clerk_user_id=")
 }
 
+// Without the library's tables, adopt says so in one line, and not once per line of the file.
+func TestAdoptBeforeMigrate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	name := w.file("tenant,email,clerk_user_id\nacme,ada@example.com,user_1\nacme,joan@example.com,user_2\n")
+	for _, args := range [][]string{{"--dry-run"}, {}} {
+		r := w.run(append([]string{"adopt", name, "--schema", "later"}, args...)...)
+		require.Equal(t, exitUsage, r.code)
+		require.Empty(t, r.stdout)
+		require.Equal(t, "clerkinvite adopt: the library's tables do not exist; run \"clerkinvite migrate\" first, or set --schema to their schema; nothing was written\n", r.stderr)
+	}
+	require.Zero(t, w.run("migrate", "--schema", "later").code)
+	for _, args := range [][]string{{"--dry-run"}, {}} {
+		r := w.run(append([]string{"adopt", name, "--schema", "later"}, args...)...)
+		require.Zero(t, r.code, r.stderr)
+		require.Contains(t, r.stdout, "2 lines: 2 adopted")
+	}
+}
+
 func TestRemovePurgeAndDeliver(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -566,7 +566,7 @@ func (d *diagnosis) agreement(ctx context.Context) check {
 		{r.Activated, "have joined"}, {r.Removed, "no longer have a user"}, {r.Expired, "expired"}, {r.Revoked, "were revoked at Clerk"}, {r.Moved, "have another address"},
 		{r.LeftOver, "open invitations without a member"}, {r.Newer, "invitations newer than their member's row"}, {len(r.AcceptedElsewhere), "joined under another address"},
 		{len(r.OutOfDate), "are active under an address that their user no longer has"},
-		{r.Missing, "have no user at Clerk, which shows no member from before them"},
+		{r.Missing, "have no user at Clerk, or the key is another instance's"},
 	} {
 		if diff.n > 0 {
 			differences = append(differences, fmt.Sprintf("%d %s", diff.n, diff.what))

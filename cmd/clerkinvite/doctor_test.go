@@ -383,9 +383,9 @@ func TestDoctorReportsMissingMembers(t *testing.T) {
 	w.invite("new@example.com")
 	c := w.doctorCheck("agreement")
 	require.Equal(t, checkWarn, c.Status)
-	require.Contains(t, c.Message, "1 have no user at Clerk, which shows no member from before them")
+	require.Contains(t, c.Message, "1 have no user at Clerk, or the key is another instance's")
 	require.Contains(t, c.Remedy, "CLERK_SECRET_KEY belongs to another instance: fix that first")
-	require.Regexp(t, `(?m)^1 +active members whose user Clerk does not show`, w.run("reconcile").stdout)
+	require.Regexp(t, `(?m)^1 +missing: active members whose user Clerk does not show`, w.run("reconcile").stdout)
 }
 
 func TestDoctorShowsLimits(t *testing.T) {

@@ -75,9 +75,10 @@ As JSON: {"member": {…}}`,
 		},
 		{
 			name: "purge", args: "TENANT EMAIL", min: 2, max: 2, summary: "revoke a member's open invitations, then erase the member and its history",
-			details: `Use it if a person asks you to erase their data. It cannot be undone. Clerk keeps the user and the records of invitations:
-erase them there.
+			details: `Use it if a person asks you to erase their data. It cannot be undone. It does not end a membership of a Clerk organization, so run
+"clerkinvite remove" first. Clerk keeps the user and the records of invitations: erase them there.
 
+  clerkinvite remove acme ada@example.com
   clerkinvite purge acme ada@example.com
 
 As JSON: {"ok": true}`,
@@ -170,10 +171,10 @@ It prints what has become of the members:
   refused      now failed, because Clerk does not accept the person; "clerkinvite show" has the reason
   ended        revoked, removed or expired in the meantime
   postponed    tried again later
-  due later    not tried now, because the next attempt is later; at most 1,000 are counted
+  due later    the next attempt is later; "at least 1000" if there may be more
 
 As JSON: {"claimed", "linked", "invited", "refused", "ended", "postponed", "waiting"}, and "error" if it stopped early. "waiting" counts the
-members that are due later, and "next_attempt" is the time of the next one.`,
+members that are due later, at most 1,000, and "next_attempt" is the time of the next one.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
 			var o clerkinvite.DeliverOptions
 			flags.IntVar(&o.Limit, "limit", 0, "maximum number of members; 0 means all that are due")
@@ -195,9 +196,13 @@ type deliverDocument struct {
 	Waiting     int        `json:"waiting"`
 	NextAttempt *time.Time `json:"next_attempt,omitempty"`
 	reason      string     // of the next attempt's member
+	mayBeMore   bool       // members than Waiting
 
 	Error string `json:"error,omitempty"`
 }
+
+// maxWaiting limits the number of members that addWaiting reads.
+const maxWaiting = 1000
 
 // addWaiting adds the members whose next attempt is later.
 func (d *deliverDocument) addWaiting(ctx context.Context, store clerkinvite.Store) error {
@@ -205,7 +210,8 @@ func (d *deliverDocument) addWaiting(ctx context.Context, store clerkinvite.Stor
 	if err != nil {
 		return err
 	}
-	rows, err := store.Due(ctx, clerkinvite.DueQuery{At: now.AddDate(1, 0, 0), Limit: 1000})
+	rows, err := store.Due(ctx, clerkinvite.DueQuery{At: now.AddDate(1, 0, 0), Limit: maxWaiting})
+	d.mayBeMore = len(rows) == maxWaiting
 	rows = slices.DeleteFunc(rows, func(m *clerkinvite.Member) bool { return !m.NextAttemptAt.After(now) }) // left by --limit
 	if err != nil || len(rows) == 0 {
 		return err
@@ -234,12 +240,15 @@ func (t *tool) deliver(ctx context.Context, o clerkinvite.DeliverOptions) error 
 		fmt.Fprintf(w, "%d %s: %d invited, %d linked to a Clerk user, %d refused, %d ended, %d postponed\n",
 			d.Claimed, plural(d.Claimed, "member"), d.Invited, d.Linked, d.Refused, d.Ended, d.Postponed)
 		if d.Waiting > 0 {
-			because := ""
+			atLeast, because := "", ""
+			if d.mayBeMore {
+				atLeast = "at least "
+			}
 			if d.reason != "" {
 				because = " (" + plain(d.reason) + ")"
 			}
-			fmt.Fprintf(w, "%d %s due later: the next attempt is at %s%s; \"clerkinvite doctor\" shows rate limits\n",
-				d.Waiting, plural(d.Waiting, "member"), stamp(d.NextAttempt), because)
+			fmt.Fprintf(w, "%s%d %s due later: the next attempt is at %s%s; \"clerkinvite doctor\" shows rate limits\n",
+				atLeast, d.Waiting, plural(d.Waiting, "member"), stamp(d.NextAttempt), because)
 		}
 	}); err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
 func TestMigrateAndValidate(t *testing.T) {
@@ -227,6 +228,9 @@ func TestReconcileReportsAndRepairs(t *testing.T) {
 	r = w.run("reconcile")
 	require.Zero(t, r.code)
 	require.Regexp(t, `(?m)^1 +activated`, r.stdout)
+	for _, word := range []string{"activated", "removed", "revoked", "unknown", "newer", "accepted elsewhere"} { // as in docs/runbook.md
+		require.Regexp(t, `(?m)^\d+ +`+word+`: `, r.stdout)
+	}
 	require.Contains(t, r.stdout, "grace@example.com in acme")
 	require.Equal(t, clerkinvite.StatusActive, w.member("ada@example.com").Status)
 
@@ -262,6 +266,13 @@ func TestDeliverReportsWaitingMembers(t *testing.T) {
 	d := decode[deliverDocument](t, w.run("deliver", "--json"))
 	require.Equal(t, 1, d.Waiting)
 	require.WithinDuration(t, *next, *d.NextAttempt, time.Second)
+
+	_, err = w.service().ReserveMany(t.Context(), testkit.People(maxWaiting-1, "p"))
+	require.NoError(t, err)
+	w.exec(`UPDATE clerkinvite_member SET next_attempt_at = '` + stamp(next) + `'`)
+	require.Contains(t, w.run("deliver").stdout, "\nat least 1000 members due later: ")
+	w.exec(`DELETE FROM clerkinvite_member WHERE email = 'ada@example.com'`)
+	require.Contains(t, w.run("deliver").stdout, "\n999 members due later: ")
 }
 
 // The link of a pending member is all that link prints.

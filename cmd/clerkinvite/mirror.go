@@ -211,11 +211,9 @@ func (d *diagnosis) mirrorCheck(ctx context.Context) check {
 	rows, _ := d.pool.Query(ctx, differences) // ForEachRow returns the error
 	var tenant, email, difference string
 	var found []string
-	n, lowerCase := 0, true
+	n, kinds := 0, make(map[string]int)
 	_, err = pgx.ForEachRow(rows, []any{&tenant, &email, &difference}, func() error {
-		if difference == "not in lower case" {
-			lowerCase = false
-		}
+		kinds[difference]++
 		if n++; n <= 5 {
 			found = append(found, fmt.Sprintf("%s in %s is %s", plain(email), plain(tenant), difference))
 		}
@@ -225,15 +223,22 @@ func (d *diagnosis) mirrorCheck(ctx context.Context) check {
 	case err != nil:
 		return check{"", checkFail, explain(err), "check the columns of " + m.Table + ", and that the user in DATABASE_URL may read it"}
 	case n > 0:
-		if !lowerCase {
-			remedy = fmt.Sprintf("write the addresses in lower case (UPDATE %s SET %s = lower(%[2]s)), or make the column citext; otherwise their rows stay when people leave. Then run \"clerkinvite doctor --repair-mirror\"",
-				m.Table, m.Email)
+		status, strangers := checkFail, kinds["not a member"]
+		switch {
+		case kinds["not normalised"] > 0:
+			remedy = fmt.Sprintf("write the addresses in lower case (or make the column citext), without white space (UPDATE %s SET %s = lower(btrim(%[2]s))), and with the domain in ASCII (xn--…); "+
+				"otherwise their rows stay when people leave. Then run \"clerkinvite doctor --repair-mirror\"", m.Table, m.Email)
+		case strangers == n:
+			status, remedy = checkWarn, ""
+		}
+		if strangers > 0 {
+			remedy = strings.TrimPrefix(remedy+"; adopt the people who are not members (\"clerkinvite adopt\") or delete their rows, because the library cannot remove them", "; ")
 		}
 		if n > len(found) {
 			found = append(found, "…")
 		}
 		text := fmt.Sprintf("%s%s differs from the members in %d %s: %s", repaired, m.Table, n, plural(n, "row"), strings.Join(found, ", "))
-		return check{"", checkFail, strings.Join(append([]string{text}, warnings...), "; "), remedy}
+		return check{"", status, strings.Join(append([]string{text}, warnings...), "; "), remedy}
 	}
 	return good("%s%s is equal to the members", repaired, m.Table)
 }

@@ -133,11 +133,11 @@ func TestDoctorComparesTheMirror(t *testing.T) {
 	w.exec(`UPDATE admin_user SET email = 'Grace@Example.com' WHERE email = 'grace@example.com'`)
 	c = w.doctorMirror()
 	require.Equal(t, checkFail, c.Status)
-	require.Contains(t, c.Message, "1 row: Grace@Example.com in acme is not in lower case")
-	require.Contains(t, c.Remedy, "UPDATE admin_user SET email = lower(email)")
+	require.Contains(t, c.Message, "1 row: Grace@Example.com in acme is not normalised")
+	require.Contains(t, c.Remedy, "UPDATE admin_user SET email = lower(btrim(email))")
 	c = w.doctorMirror("--repair-mirror")
 	require.Equal(t, checkFail, c.Status)
-	require.Contains(t, c.Message, "admin_user has addresses that are not in lower case")
+	require.Contains(t, c.Message, "admin_user has addresses that are not normalised")
 	w.exec(`UPDATE admin_user SET email = lower(email)`)
 	require.Equal(t, checkOK, w.doctorMirror().Status)
 
@@ -155,6 +155,22 @@ func TestDoctorComparesTheMirror(t *testing.T) {
 	w.exec(`INSERT INTO admin_user VALUES ('acme', 'ada@example.com', 'user_1')`)
 	require.Contains(t, w.doctorMirror().Message, "ada@example.com in acme is left over")
 	w.doctorMirror("--repair-mirror")
+
+	// Rows of people who are not members. One of them has left, with another address than the row's.
+	w.exec(`INSERT INTO admin_user SELECT 'acme', 'old@example.com', clerk_user_id FROM clerkinvite_history WHERE clerk_user_id IS NOT NULL AND member_id IN (SELECT id FROM clerkinvite_member WHERE email = 'ada@example.com') LIMIT 1;
+		INSERT INTO admin_user VALUES ('acme', 'stranger@example.com', 'user_stranger')`)
+	c = w.doctorMirror()
+	require.Equal(t, checkFail, c.Status)
+	require.Contains(t, c.Message, "old@example.com in acme is left over")
+	require.Contains(t, c.Message, "stranger@example.com in acme is not a member")
+	require.Contains(t, c.Remedy, "--repair-mirror")
+	require.Contains(t, c.Remedy, "adopt the people")
+	c = w.doctorMirror("--repair-mirror")
+	require.Equal(t, checkWarn, c.Status)
+	require.Equal(t, "repaired; admin_user differs from the members in 1 row: stranger@example.com in acme is not a member", c.Message)
+	require.True(t, strings.HasPrefix(c.Remedy, "adopt the people"), c.Remedy)
+	require.Zero(t, w.run("adopt", w.file("tenant,email,clerk_user_id\nacme,stranger@example.com,user_stranger\n")).code)
+	require.Equal(t, checkOK, w.doctorMirror().Status)
 
 	for _, broken := range []string{
 		"ALTER TABLE clerkinvite_member DISABLE TRIGGER clerkinvite_mirror_update", "DROP TRIGGER clerkinvite_mirror ON clerkinvite_member",

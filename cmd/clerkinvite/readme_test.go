@@ -209,8 +209,8 @@ func TestReadmeAdopt(t *testing.T) {
 	w := newWorld(t)
 	ada := w.clerk.CreateForeign("ada@example.com", nil)
 	grace := w.clerk.AddVerifiedUser("grace@example.com")
-	_, err := w.db.Pool(t).Exec(t.Context(), `CREATE TABLE admin_user (tenant_id text, email text, clerk_user_id text, role text, created_at timestamptz DEFAULT now());
-		INSERT INTO admin_user VALUES ('acme', 'grace@example.com', 'pending_inv_gone', 'admin'), ('acme', 'ada@example.com', 'pending_`+ada.ID+`', 'admin'), ('acme', 'grace@example.com', '`+grace.ID+`', 'admin')`)
+	_, err := w.db.Pool(t).Exec(t.Context(), `CREATE TABLE admin_user (tenant_id text, email text, clerk_user_id text);
+		INSERT INTO admin_user VALUES ('acme', 'grace@example.com', 'pending_inv_gone'), ('acme', 'ada@example.com', 'pending_`+ada.ID+`'), ('acme', 'grace@example.com', '`+grace.ID+`')`)
 	require.NoError(t, err)
 	term := newTerminal(t, w.vars)
 	out, err := term.command(t.Context(), blocks[0][2]).CombinedOutput()

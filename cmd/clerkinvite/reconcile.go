@@ -97,13 +97,13 @@ func (d reconcileDocument) text(out io.Writer) {
 		{d.Removed, "removed: the user was deleted, or is in the tenant under another address"},
 		{d.Expired, "expired"},
 		{d.Revoked, "revoked: in Clerk's dashboard"},
-		{d.Moved, "active members who got their user's new address"},
-		{d.LeftOver, "left-over invitations that no member refers to: revoked at Clerk"},
-		{d.Unknown, "invitations with the ID of a member that is not in this database: unchanged"},
-		{d.Newer, "invitations newer than their member's row, as after restoring a backup: unchanged"},
-		{d.Missing, "active members whose user Clerk does not show, nor anyone who joined before them: unchanged; the key may be another instance's"},
-		{len(d.AcceptedElsewhere), "accepted, but no user has verified the address: probably joined under another address"},
-		{len(d.OutOfDate), "active under an address that the user no longer has: the user's primary address is not verified, or another member has it"},
+		{d.Moved, "moved: active members who got their user's new address"},
+		{d.LeftOver, "left over: open invitations that no member refers to; revoked at Clerk"},
+		{d.Unknown, "unknown: open invitations with the ID of a member that is not in this database; unchanged"},
+		{d.Newer, "newer: open invitations newer than their member's row, as after restoring a backup; unchanged"},
+		{d.Missing, "missing: active members whose user Clerk does not show; unchanged, because the key may be another instance's"},
+		{len(d.AcceptedElsewhere), "accepted elsewhere: no user has verified the address; the person probably joined under another one"},
+		{len(d.OutOfDate), "out of date: active under an address that the user no longer has, because the primary one is not verified or another member has it"},
 	} {
 		fmt.Fprintf(w, "%d\t%s\n", row.n, row.what)
 	}

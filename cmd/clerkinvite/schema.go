@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/clerkinvite/clerkinvite"
 )
 
@@ -68,6 +70,16 @@ func migrate(store *clerkinvite.PgxStore, ctx context.Context) error { //nolint:
 	}
 	return fmt.Errorf("all migrations are recorded as done, but something is missing or different; restore it from a backup, "+
 		"or by hand with the SQL in the library's directory migrations:\n%w", err)
+}
+
+// requireTables returns an error of the caller if the library's tables do not exist.
+func (t *tool) requireTables(ctx context.Context, pool *pgxpool.Pool) error {
+	var exist bool
+	err := pool.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", t.table("clerkinvite_member").Sanitize()).Scan(&exist)
+	if err == nil && !exist {
+		err = usagef("the library's tables do not exist; run \"clerkinvite migrate\" first, or set --schema to their schema; nothing was written")
+	}
+	return err
 }
 
 func (t *tool) withStore(ctx context.Context, do func(*clerkinvite.PgxStore, context.Context) error) error {

@@ -1,7 +1,7 @@
 // Adopt writes a member for each row of admin_user, a table that is older than the library, and lists the rows
 // that it could not adopt. Without -commit it keeps nothing. docs/migrating.md has the steps before and after.
 //
-//	DATABASE_URL=postgres://… CLERK_SECRET_KEY=sk_test_… go run ./examples/adopt [-commit]
+//	DATABASE_URL=postgres://… go run ./examples/adopt [-commit]
 package main
 
 import (
@@ -17,11 +17,13 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkapi"
 )
 
-// oldRows selects users before invitations, because the first row with an address or a user is adopted.
+// oldRows selects users before invitations, because the first row with an address or a user is adopted. It works
+// without the columns role and created_at, too, because it reads them from the row as JSON.
 const oldRows = `
-SELECT tenant_id, email, coalesce(clerk_user_id, ''), coalesce(role, ''), coalesce(created_at, now())
-FROM admin_user
-ORDER BY clerk_user_id NOT LIKE 'user\_%', created_at DESC`
+SELECT tenant_id::text, email::text, coalesce(clerk_user_id, ''), coalesce(to_jsonb(a) ->> 'role', ''),
+	coalesce((to_jsonb(a) ->> 'created_at')::timestamptz, now()) AS invited_at
+FROM admin_user AS a
+ORDER BY clerk_user_id NOT LIKE 'user\_%', invited_at DESC`
 
 func main() {
 	commit := flag.Bool("commit", false, "keep the members")
@@ -32,7 +34,7 @@ func main() {
 	if err := store.Migrate(ctx); err != nil {
 		log.Fatal(err)
 	}
-	api := must(clerkapi.New(os.Getenv("CLERK_SECRET_KEY"), nil))
+	api := must(clerkapi.New("sk_test_unused", nil)) // Adopt does not call Clerk
 	invites := must(clerkinvite.New(clerkinvite.Config{API: api, Store: store}))
 
 	tx := must(conn.Begin(ctx))

@@ -54,22 +54,31 @@ type host struct {
 	tenant  string
 }
 
-// newHost adds the library to a database with the host's tables. In an application, the SQL that Up returns
-// is the host's next migration. now is nil except in tests.
+// newHost adds the library to a database with the host's tables: it adopts the rows that exist, and then creates
+// the mirror. In an application, the SQL that Up and Sync return is a migration. now is nil except in tests.
 func newHost(ctx context.Context, pool *pgxpool.Pool, clerk *clerkinvitetest.Clerk, tenant string, now func() time.Time) (*host, error) {
 	store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Now: now})
 	if err := store.Migrate(ctx); err != nil {
+		return nil, err
+	}
+	invites, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: store, Now: now})
+	if err != nil {
+		return nil, err
+	}
+	h := &host{pool, clerk, invites, tenant}
+	if err := h.adopt(ctx); err != nil {
 		return nil, err
 	}
 	up, err := mirror.Up()
 	if err != nil {
 		return nil, err
 	}
-	if _, err := pool.Exec(ctx, up); err != nil {
+	sync, err := mirror.Sync()
+	if err != nil {
 		return nil, err
 	}
-	invites, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: store, Now: now})
-	return &host{pool, clerk, invites, tenant}, err
+	_, err = pool.Exec(ctx, up+sync) // one transaction
+	return h, err
 }
 
 // adopt makes members of the rows that exist.
@@ -137,12 +146,14 @@ func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer, tables, tenant 
 	if err != nil {
 		return err
 	}
+	if err := h.show(ctx, out, "The 40 existing rows are adopted, then mirrored", "old1"); err != nil {
+		return err
+	}
 	for _, step := range []struct {
 		what string
 		do   func(ctx context.Context) error
 		show string
 	}{
-		{"The 40 existing rows are adopted", h.adopt, "old1"},
 		{"Eight admins invite ada at the same time", h.eightInvites, "ada"},
 		{"ada accepts, and Clerk's webhook arrives", func(ctx context.Context) error {
 			w, err := clerk.Accept(h.ref("ada").Email)

@@ -42,6 +42,23 @@ func TestMirrorOutput(t *testing.T) {
 	}
 }
 
+// The members come from the rows, so creating the mirror writes none of them.
+func TestMirrorAdoptsFirst(t *testing.T) {
+	t.Parallel()
+	clerk, pool := clerkinvitetest.NewClerk(), pgtest.New(t).Pool(t)
+	require.NoError(t, oldRows(t.Context(), pool, clerk, hostTables, "acme"))
+	const versions = `SELECT array_agg(xmin::text || a ORDER BY a.id)::text FROM admin_user a`
+	var before, after string
+	require.NoError(t, pool.QueryRow(t.Context(), versions).Scan(&before))
+	h, err := newHost(t.Context(), pool, clerk, "acme", nil)
+	require.NoError(t, err)
+	require.NoError(t, pool.QueryRow(t.Context(), versions).Scan(&after))
+	require.Equal(t, before, after)
+	n, err := h.differences(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, n)
+}
+
 // atEveryCommit makes PostgreSQL reject commits with a difference.
 func atEveryCommit(t *testing.T) string {
 	t.Helper()

@@ -1,6 +1,7 @@
 package doccheck_test
 
 import (
+	"context"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode"
@@ -35,7 +37,7 @@ func readPage(t *testing.T, page string) string {
 }
 
 var (
-	fencedBlock = regexp.MustCompile("(?m)^```(\\w*)\n((?s:.*?)\n)```$")
+	fencedBlock = regexp.MustCompile("(?m)^ *```(\\w*)\n((?s:.*?)\n) *```$")
 	inlineCode  = regexp.MustCompile("`[^`\n]*`")
 	pageLink    = regexp.MustCompile(`\]\(([^)\s]+)\)|(?:src|href|srcset)="([^"]+)"`)
 	pageHeading = regexp.MustCompile(`(?m)^#+ +(.*)$`)
@@ -293,13 +295,13 @@ func TestRunbookSQL(t *testing.T) {
 		`UPDATE clerkinvite_member SET attempts = 7, reason = 'unavailable', next_attempt_at = now() - interval '1 hour' WHERE email = 'due@example.com'`,
 		`UPDATE clerkinvite_member SET status = 'pending', sent = 1, invitation_id = 'inv_2abc', clerk_user_id = 'pending_inv_2abc', expires_at = now() - interval '1 hour'
 			WHERE email = 'overdue@example.com'`,
-		`UPDATE clerkinvite_member SET invited_at = '2026-06-01 00:00Z' WHERE email = 'ada@example.com'`,
+		`UPDATE clerkinvite_member SET invited_at = '2026-06-01 00:00Z', settled_at = '2026-11-29 11:00Z' WHERE email = 'ada@example.com'`,
 	} {
 		_, err := pool.Exec(t.Context(), sql)
 		require.NoError(t, err)
 	}
 	for _, sql := range sqlBlocks(t, "docs/runbook.md") {
-		if sql == backupUpdate(t) || sql == limitDelete(t) {
+		if sql == backupUpdate(t) || sql == limitDelete(t) || sql == actorErasure(t) {
 			continue
 		}
 		require.NoError(t, pgx.BeginTxFunc(t.Context(), pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
@@ -503,6 +505,21 @@ func limitDelete(t *testing.T) string {
 	return runbookStatement(t, "DELETE")
 }
 
+// sqlWith returns the block of docs/runbook.md that contains text.
+func sqlWith(t *testing.T, text string) string {
+	t.Helper()
+	blocks := sqlBlocks(t, "docs/runbook.md")
+	i := slices.IndexFunc(blocks, func(sql string) bool { return strings.Contains(sql, text) })
+	require.GreaterOrEqual(t, i, 0, text)
+	return blocks[i]
+}
+
+// actorErasure returns the one statement of docs/runbook.md that erases a user's ID from other members' rows.
+func actorErasure(t *testing.T) string {
+	t.Helper()
+	return runbookStatement(t, "WITH")
+}
+
 func runbookStatement(t *testing.T, command string) (statement string) {
 	t.Helper()
 	for _, sql := range sqlBlocks(t, "docs/runbook.md") {
@@ -513,6 +530,90 @@ func runbookStatement(t *testing.T, command string) (statement string) {
 	}
 	require.NotEmpty(t, statement)
 	return statement
+}
+
+// The step that erases a person's ID from other members' rows in docs/runbook.md works, also during an attempt.
+func TestRunbookDeletingAPerson(t *testing.T) {
+	t.Parallel()
+	const admin = "user_2abc"
+	store, pool := testkit.NewPgxStore(t)
+	clerk := clerkinvitetest.NewClerk()
+	b := testkit.New(t, testkit.Options{Organization: testkit.Organization}, clerk, clerk, store)
+	user := clerk.AddVerifiedUser("admin@example.com")
+	clerk.JoinOrganization(testkit.Organization, user.ID, "org:admin")
+	sql := strings.ReplaceAll(actorErasure(t), admin, user.ID)
+	ctx := clerkinvite.WithActor(t.Context(), user.ID)
+	invite := func(email string) {
+		t.Helper()
+		_, err := b.Invite(ctx, clerkinvite.InviteParams{
+			TenantID: "acme", Email: email, InvitedBy: user.ID, Organization: &clerkinvite.Organization{ID: testkit.Organization, Inviter: user.ID},
+		})
+		require.NoError(t, err)
+	}
+	traces := func() int {
+		return testkit.QueryOne[int](t, pool, `SELECT (SELECT count(*) FROM clerkinvite_member m WHERE m::text LIKE '%`+user.ID+`%')
+			+ (SELECT count(*) FROM clerkinvite_history h WHERE h::text LIKE '%`+user.ID+`%')`)
+	}
+	invite("before@example.com")
+	_, err := b.Invite(t.Context(), testkit.Params("acme", "other@example.com"))
+	require.NoError(t, err)
+	require.Positive(t, traces())
+	var erased atomic.Int64
+	clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+		if call == clerkinvitetest.CallOrganizationCreate && when == clerkinvitetest.After {
+			tag, err := pool.Exec(t.Context(), sql)
+			assert.NoError(t, err)
+			erased.Add(tag.RowsAffected())
+		}
+	})
+	invite("during@example.com")
+	clerk.OnCall(nil)
+	require.EqualValues(t, 2, erased.Load(), "and no row of other people")
+	require.Zero(t, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM clerkinvite_member WHERE invited_by IS NOT NULL OR params::text LIKE '%inviter%'`),
+		"the attempt did not write the old values")
+	_, err = pool.Exec(t.Context(), sql) // the attempt wrote its history entry with the actor
+	require.NoError(t, err)
+	require.Zero(t, traces())
+	b.Clock.Advance(time.Hour)
+	for _, name := range []string{"before", "during"} {
+		m := b.Member(t, name+"@example.com")
+		require.Equal(t, clerkinvite.StatusPending, m.Status)
+		require.Equal(t, 1, clerk.EmailsTo(m.Email))
+		require.Equal(t, &clerkinvite.Organization{ID: testkit.Organization, Role: "org:member"}, m.Organization())
+		_, err := b.Resend(t.Context(), m.Ref())
+		require.NoError(t, err)
+		require.Len(t, clerk.OpenInvitations(m.Email), 1)
+	}
+}
+
+// What docs/runbook.md says about a person who joined under another address is right.
+func TestRunbookJoinedUnderAnotherAddress(t *testing.T) {
+	t.Parallel()
+	for _, remedy := range []string{"invite the other address", "verify the invited address"} {
+		t.Run(remedy, func(t *testing.T) {
+			t.Parallel()
+			b := testkit.NewMemory(t, testkit.Options{})
+			m := b.MustInvite(t, "ada@example.com")
+			_, err := b.Clerk.AcceptAs("ada@example.com", "private@example.com")
+			require.NoError(t, err)
+			require.Len(t, b.MustReconcile(t).AcceptedElsewhere, 1)
+			active := "ada@example.com"
+			if remedy == "invite the other address" {
+				active = "private@example.com"
+				require.Equal(t, clerkinvite.StatusActive, b.MustInvite(t, active).Status)
+				m, err = b.Remove(t.Context(), m.Ref())
+				require.NoError(t, err)
+				require.Equal(t, clerkinvite.StatusRemoved, m.Status)
+			} else {
+				users, err := b.Clerk.FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{"private@example.com"}})
+				require.NoError(t, err)
+				b.Clerk.AddEmail(users[0].ID, clerkinvitetest.EmailSpec{Address: active, Verified: true})
+			}
+			require.Empty(t, b.MustReconcile(t).AcceptedElsewhere)
+			require.Equal(t, clerkinvite.StatusActive, b.Member(t, active).Status)
+			require.Equal(t, 1, b.Clerk.Emails())
+		})
+	}
 }
 
 // docs/runbook.md explains every name in the table of limits.
@@ -641,6 +742,56 @@ func TestRunbookAnotherInstance(t *testing.T) {
 	require.Equal(t, []int{1, 1}, []int{report.LeftOver, report.Unknown})
 	require.Empty(t, next.OpenInvitations(pending.Email))
 	require.Len(t, next.OpenInvitations(erased.Email), 1)
+}
+
+// The steps for a key of another instance in docs/runbook.md find and repair members of organizations.
+func TestRunbookAnotherInstancesOrganizations(t *testing.T) {
+	t.Parallel()
+	store, pool := testkit.NewPgxStore(t)
+	right, wrong := clerkinvitetest.NewClerk(), clerkinvitetest.NewClerk()
+	b := testkit.New(t, testkit.Options{Organization: testkit.Organization}, right, right, store)
+	mistaken := testkit.New(t, testkit.Options{Clock: b.Clock, Organization: testkit.Organization}, wrong, wrong, store)
+	wrong.DeleteOrganization(testkit.Organization)
+	user := right.AddVerifiedUser("grace@example.com")
+	right.JoinOrganization(testkit.Organization, user.ID, "org:admin")
+	require.Equal(t, clerkinvite.StatusActive, b.MustInvite(t, "grace@example.com").Status)
+	b.MustInvite(t, "ada@example.com")
+	b.MustInvite(t, "untouched@example.com")
+	_, err := b.Revoke(t.Context(), b.MustInvite(t, "deliberate@example.com").Ref())
+	require.NoError(t, err)
+
+	b.Clock.Advance(time.Hour)
+	from := b.Clock.Now()
+	_, err = mistaken.Resend(t.Context(), testkit.Acme("ada@example.com"))
+	require.Error(t, err)
+	require.Equal(t, clerkinvite.StatusRevoked, b.Member(t, "ada@example.com").Status)
+	_, err = mistaken.TryInvite(t, "joan@example.com")
+	require.Error(t, err)
+	_, err = b.Revoke(t.Context(), b.MustInvite(t, "deliberate@example.com").Ref())
+	require.NoError(t, err)
+	b.Clock.Advance(time.Hour)
+
+	list := sqlWith(t, "settled_at BETWEEN")
+	list = strings.NewReplacer("2026-11-29 10:00 UTC", from.Format(time.RFC3339), "2026-11-29 12:00 UTC", b.Clock.Now().Format(time.RFC3339)).Replace(list)
+	affected := make(map[string]string)
+	rows, err := pool.Query(t.Context(), "SELECT email, status || ' ' || reason FROM ("+strings.TrimSuffix(strings.TrimSpace(list), ";")+") list")
+	require.NoError(t, err)
+	var email, state string
+	_, err = pgx.ForEachRow(rows, []any{&email, &state}, func() error { affected[email] = state; return nil })
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"ada@example.com": "revoked resource_not_found", "joan@example.com": "failed resource_not_found"}, affected)
+
+	for email := range affected {
+		b.MustInvite(t, email)
+	}
+	b.MustReconcile(t)
+	for _, email := range []string{"ada@example.com", "joan@example.com", "untouched@example.com"} {
+		m := b.Member(t, email)
+		require.Equal(t, clerkinvite.StatusPending, m.Status)
+		open := right.OpenInvitations(email)
+		require.Len(t, open, 1)
+		require.Equal(t, m.InvitationID, open[0].ID)
+	}
 }
 
 // The numbers of requests for a tenant that leaves in docs/runbook.md are right.

@@ -1,6 +1,7 @@
 package doccheck_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,7 +45,7 @@ func TestMigrating(t *testing.T) {
 	run := func(args ...string) []string {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), binary, args...) // #nosec G204 -- the example
-		cmd.Env = append(os.Environ(), "DATABASE_URL="+db.DSN, "CLERK_SECRET_KEY=sk_test_1")
+		cmd.Env = append(os.Environ(), "DATABASE_URL="+db.DSN, "CLERK_SECRET_KEY=")
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%s", out)
 		return strings.Split(strings.TrimSpace(string(out)), "\n")
@@ -89,15 +90,27 @@ func TestMigrating(t *testing.T) {
 	_, err = svc.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "revoked@example.com"})
 	require.NoError(t, err)
 	sql := sqlBlocks(t, "docs/migrating.md")
-	require.Len(t, sql, 2)
-	back, remove := sql[0], sql[1]
+	require.Len(t, sql, 3)
+	update, back, remove := sql[0], sql[1], sql[2]
 	mirror := clerkinvite.Mirror{Table: "admin_user", TenantID: "tenant_id", Email: "email", ClerkUserID: "clerk_user_id"}
 	up, err := mirror.Up()
 	require.NoError(t, err)
 	_, err = pool.Exec(t.Context(), up)
-	require.ErrorContains(t, err, "not in lower case")
-	_, err = pool.Exec(t.Context(), "UPDATE admin_user SET email = lower(email);"+up)
+	require.ErrorContains(t, err, "not normalised")
+	for _, line := range left[:len(left)-1] { // the rows that were not adopted
+		fields := strings.Fields(line)
+		_, err = pool.Exec(t.Context(), "DELETE FROM admin_user WHERE email = $1 AND coalesce(clerk_user_id, '') || ':' = $2", fields[1], fields[2])
+		require.NoError(t, err)
+	}
+	_, err = pool.Exec(t.Context(), update+"DELETE FROM admin_user WHERE clerk_user_id = 'user_gone'") // june is not a member any more
 	require.NoError(t, err)
+	_, err = pool.Exec(t.Context(), up)
+	require.ErrorContains(t, err, "no unique index")
+	_, err = pool.Exec(t.Context(), "CREATE UNIQUE INDEX ON admin_user (tenant_id, email);"+up)
+	require.NoError(t, err)
+	differences, err := mirror.Differences()
+	require.NoError(t, err)
+	require.Zero(t, testkit.QueryOne[int](t, pool, "SELECT count(*) FROM ("+differences+") x WHERE difference IN ('not normalised', 'not a member')"))
 	hostRows := testkit.QueryOne[int](t, pool, `SELECT count(*) FROM admin_user`)
 	for range 2 { // with a mirror, and without one
 		_, err = pool.Exec(t.Context(), back)
@@ -113,4 +126,10 @@ func TestMigrating(t *testing.T) {
 	require.Equal(t, hostRows, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM admin_user`))
 	require.Equal(t, "admin_user", testkit.QueryOne[string](t, pool, `SELECT string_agg(relname, ' ') FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace`))
 	require.Zero(t, testkit.QueryOne[int](t, pool, `SELECT count(*) FROM pg_proc WHERE proname LIKE 'clerkinvite%'`))
+
+	_, err = pool.Exec(t.Context(), `ALTER TABLE admin_user DROP role, DROP created_at`) // a smaller table
+	require.NoError(t, err)
+	last := run("-commit")
+	require.Equal(t, fmt.Sprintf("%d members, 0 rows not adopted", hostRows), last[len(last)-1])
+	require.Equal(t, hostRows, members())
 }

@@ -129,7 +129,7 @@ var mutants = []mutant{
 		{"deliver.go", ", m.mayHaveInvitation()}", ", m.ID == \"\"}"},
 	}},
 	{name: "a failed purge forgets that Clerk may have the invitation", test: "TestInvite_ParametersOfAnOpenInvitation/Purge_fails/memory", edits: []edit{
-		{"withdraw.go", "= c.before.ClaimedUntil, c.before.NextAttemptAt", "= nil, c.before.NextAttemptAt"},
+		{"withdraw.go", "next.ClaimedUntil = c.before.ClaimedUntil", "next.ClaimedUntil = nil"},
 	}},
 	{name: "an attempt after a bulk request does not count", test: "TestPromise4_RevokeOfALockedUserWithAnOpenInvitation", edits: []edit{
 		{"verdict.go", "if v.uncounted && !a.bulkRejected {", "if v.uncounted {"},
@@ -297,7 +297,10 @@ var mutants = []mutant{
 		{"event.go", "func(row *Member) bool { return row.isFresh(s.now()) }", "func(row *Member) bool { return false }"},
 	}},
 	{name: "an invitation is revoked although another tenant waits for it", test: "TestOrganization_SharedInvitationStays", edits: []edit{
-		{"reconcile_invitations.go", "			case l.shared:\n", ""},
+		{"reconcile_invitations.go", "			case slices.ContainsFunc(l.adopters, r.waits):\n", ""},
+	}},
+	{name: "a dry run does not count an invitation that it leaves over", test: "TestPromise4_SharedInvitationLeftOver", edits: []edit{
+		{"reconcile_invitations.go", "return !r.opts.DryRun || !r.changed[row.ID] }", "return row != nil }"},
 	}},
 	{name: "a process without Config.Organizations delivers nothing", test: "TestOrganization_DeliveredByAProcessWithout", edits: []edit{
 		{"verdict.go", "		return notConfigured\n", "		return foreignError\n"},
@@ -402,6 +405,9 @@ var mutants = []mutant{
 	{name: "Migrate cannot check what it must not read", test: "TestMigrate_DocumentedPrivileges", edits: []edit{
 		{"store_pgx_migrate.go", "if err != nil || !readable {", "if err != nil || !readable && version > 0 {"},
 	}},
+	{name: "a failed purge keeps its claim on a newer row", test: "TestPurge_ReleasesTheClaimOfANewerRow", edits: []edit{
+		{"withdraw.go", "	if errors.Is(err, ErrConflict) { // the member was updated", "	if false { // the member was updated"},
+	}},
 	{name: "a purge leaves the link working", test: "TestPurge", edits: []edit{
 		{"withdraw.go", "	if _, err := s.revokeOpen(inside, c.row, true); err != nil && !s.deletedOrganization(inside, c.row, err) {\n		return err\n	}\n", "	_ = inside\n"},
 	}},
@@ -447,10 +453,22 @@ var mutants = []mutant{
 	{name: "a mirror finds a temporary table first", test: "TestMirror_AnyWriter", edits: []edit{
 		{"mirror.go", " || ', pg_temp';\n", ";\n"},
 	}},
-	{name: "Up takes addresses that the triggers cannot find", test: "TestMirror_RefusesAddressesNotInLowerCase", edits: []edit{
-		{"mirror.go", "(SELECT count(*) = 2 FROM", "(SELECT count(*) = 3 FROM"},
+	{name: "Up takes addresses that the triggers cannot find", test: "TestMirror_RefusesAddressesNotNormalised", edits: []edit{
+		{"mirror.go", "CASE count(*) WHEN 2 THEN", "CASE count(*) WHEN 3 THEN"},
 	}},
-	{name: "Sync compares a citext as text", test: "TestMirror_RefusesAddressesNotInLowerCase", edits: []edit{
+	{name: "a mirror takes an address with white space", test: "TestMirror_RefusesAddressesNotNormalised", edits: []edit{
+		{"mirror.go", "'[^!-@[-~]' ELSE '[^!-~]'", "'[A-Z]' ELSE '[^!-~]'"},
+	}},
+	{name: "a row of a former member is not repaired", test: "TestMirror_RowsOfNoMember", edits: []edit{
+		{"mirror.go", "		leftRows += `", "		_ = `"},
+	}},
+	{name: "a second row of a member is not reported", test: "TestMirror_RowsOfNoMember", edits: []edit{
+		{"mirror.go", "sameUser + \" AND \" + missing + \")\"", "sameUser + \")\""},
+	}},
+	{name: "Up takes a partial index", test: "TestMirror_NeedsAUniqueIndex", edits: []edit{
+		{"mirror.go", " AND indisvalid AND indpred IS NULL", " AND indisvalid"},
+	}},
+	{name: "Sync compares a citext as text", test: "TestMirror_RefusesAddressesNotNormalised", edits: []edit{
 		{"mirror.go", "concat_ws(', ', nullif(path, ''), {{schemas}})", "path"},
 	}},
 	{name: "Sync does not block writes", test: "TestMirror_SyncBlocksWrites", edits: []edit{

@@ -637,7 +637,7 @@ func (situations) hooked(t *testing.T, b *costBundle) {
 func (situations) mirrored(t *testing.T, b *costBundle) {
 	up, err := clerkinvite.Mirror{Table: "host", TenantID: "tenant_id", Email: "email", ClerkUserID: "clerk_user_id"}.Up()
 	require.NoError(t, err)
-	_, err = b.pool.Exec(t.Context(), "CREATE TABLE host (tenant_id text, email text, clerk_user_id text);"+up)
+	_, err = b.pool.Exec(t.Context(), "CREATE TABLE host (tenant_id text, email text, clerk_user_id text, UNIQUE (tenant_id, email));"+up)
 	require.NoError(t, err)
 }
 

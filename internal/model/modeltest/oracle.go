@@ -449,6 +449,7 @@ func (s *sequence) invited(t *task, m *clerkinvite.Member) {
 	switch {
 	case !slices.Contains(delivering, t.verb):
 		s.failf("move: %s invited %s", t.name, s.named(m))
+	case inv == nil && s.vanished(m):
 	case inv == nil:
 		s.failf("invitation: %s waits for %s, which does not exist", s.named(m), m.InvitationID)
 	case (s.bare[inv.ID] || inOrganization(m) && inv.member != m.ID) && inv.Organization == organizationOf(m) && m.Sent == m.Send && m.Email == inv.Email: // adopted: it may have been this send's
@@ -468,6 +469,9 @@ func (s *sequence) invited(t *task, m *clerkinvite.Member) {
 // ended checks a member that has entered a state other than pending and active.
 func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 	inv := s.invitation(m.InvitationID)
+	if last, ok := s.vanishedInvitations[m.InvitationID]; ok && s.vanished(m) {
+		inv = &last
+	}
 	switch m.Status {
 	case clerkinvite.StatusFailed:
 		withdrawn := m.Reason == clerkinvite.ReasonWithdrawn
@@ -480,7 +484,8 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 		}
 	case clerkinvite.StatusExpired:
 		// It may have been revoked since Clerk listed it as expired, or accepted under another address.
-		if inv == nil && (!s.entrusted[m.InvitationID] || !overdue(old, s.now())) || inv != nil && inv.Status == clerkinvite.InvitationPending {
+		unlisted := overdue(old, s.now()) && (s.vanished(m) || inv == nil && s.entrusted[m.InvitationID])
+		if !unlisted && (inv == nil || inv.Status == clerkinvite.InvitationPending) {
 			s.failf("expired: %s expired %s, whose invitation is %v", t.name, s.named(m), inv)
 		}
 	case clerkinvite.StatusRevoked, clerkinvite.StatusRemoved:
@@ -498,7 +503,7 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 		own := inv != nil && (inv.member == m.ID || s.adopted[inv.ID])
 		// Without a new invitation, a resend ends if its older one has expired, or if Clerk does not know it or its organization.
 		withoutLink := replaces(old) && (t.refuses(m) || m.Reason == clerkinvite.ReasonWithdrawn && triedOnce(m)) &&
-			(own && (inv.Status == clerkinvite.InvitationExpired || t.orgUnknown) || inv == nil && s.entrusted[m.InvitationID])
+			(own && (inv.Status == clerkinvite.InvitationExpired || t.orgUnknown) || s.vanished(m) || inv == nil && s.entrusted[m.InvitationID])
 		if !asked && m.Status == clerkinvite.StatusRevoked && !withoutLink && (!own || inv.Status != clerkinvite.InvitationRevoked) {
 			s.failf("revoked: %s revoked %s, whose invitation is not revoked", t.name, s.named(m))
 		}
@@ -560,7 +565,7 @@ func (s *sequence) usable() {
 		return // then Clerk revokes older invitations, also of other members
 	}
 	for _, m := range s.rows {
-		if m.Status != clerkinvite.StatusPending || overdue(m, s.now()) || replaces(m) {
+		if m.Status != clerkinvite.StatusPending || overdue(m, s.now()) || replaces(m) || s.vanished(m) {
 			continue
 		}
 		inv := s.invitation(m.InvitationID)
@@ -722,6 +727,8 @@ func (t *task) revoked(inv *invitation) {
 		}
 	case kept(row, inv):
 		t.failf("left over: %s revoked %s, for which %s waits", t.name, id, t.named(row))
+	case t.shared && inv.Organization != "": // another tenant's attempt may be about to adopt it
+		t.withdrawn[id] = true
 	}
 	t.usable()
 }

@@ -11,19 +11,34 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
-// In every other sequence, one more tenant is an organization.
+// In every other sequence, one more tenant is an organization. In some of them a second tenant is the same
+// organization, and in some the organization is deleted.
 const (
 	organizationTenant = "initech"
+	sharingTenant      = "initrode"
 	organizationID     = "org_initech"
 )
 
+// isOrganization reports whether a tenant is the organization.
+func isOrganization(tenant string) bool {
+	return tenant == organizationTenant || tenant == sharingTenant
+}
+
 // inOrganization reports whether a member is, or will be, a member of the organization.
-func inOrganization(m *clerkinvite.Member) bool { return m.TenantID == organizationTenant }
+func inOrganization(m *clerkinvite.Member) bool { return isOrganization(m.TenantID) }
+
+// vanished reports whether the member's organization was deleted, and its invitations with it.
+func (s *sequence) vanished(m *clerkinvite.Member) bool { return s.dissolved && inOrganization(m) }
 
 // makeOrganization adds the organization, perhaps with a member.
 func (s *sequence) makeOrganization() {
+	s.shared, s.dissolves, s.dissolved = s.chance(2), s.chance(3), false
 	s.tenants = append(slices.Clone(tenants), organizationTenant, organizationTenant)
-	s.added = map[string]addition{}
+	if s.shared {
+		s.tenants = append(slices.Clone(tenants), organizationTenant, sharingTenant)
+	}
+	s.sayf("two tenants are the organization: %v", s.shared)
+	s.added, s.vanishedInvitations = map[string]addition{}, map[string]invitation{}
 	seats := pick(s, 0, 0, 2, 4)
 	s.sayf("the organization has %d seats (0: unlimited)", seats)
 	s.clerk.AddOrganization(organizationID, clerkinvitetest.OrganizationOptions{MaxMembers: seats})
@@ -34,7 +49,7 @@ func (s *sequence) makeOrganization() {
 
 // authorize invites everybody of the organization's tenant into the organization.
 func authorize(_ context.Context, p *clerkinvite.InviteParams) error {
-	if p.TenantID == organizationTenant && p.Organization == nil {
+	if isOrganization(p.TenantID) && p.Organization == nil {
 		p.Organization = &clerkinvite.Organization{ID: organizationID}
 	}
 	return nil
@@ -76,6 +91,22 @@ func (s *sequence) membersChanged() {
 
 // outsideOrganization makes people do something in the organization at Clerk, without the library.
 func (s *sequence) outsideOrganization() {
+	if s.dissolved {
+		return
+	}
+	if s.dissolves && s.chance(6) {
+		s.sayf("the organization is deleted")
+		s.dissolved = true
+		for _, email := range emails {
+			for _, inv := range s.invitations(email) {
+				s.vanishedInvitations[inv.ID] = inv
+			}
+		}
+		s.clerk.DeleteOrganization(organizationID)
+		s.membersChanged()
+		s.clerkChanged()
+		return
+	}
 	email := pick(s, emails...)
 	var open []clerkinvite.Invitation
 	for _, inv := range s.clerk.OpenInvitations(email) {
@@ -206,13 +237,30 @@ func (a wiredAPI) RemoveMember(ctx context.Context, m clerkinvite.Membership) er
 		t.failf("membership: %s ends that of %s", t.name, m.UserID)
 	}
 	_, err := ask(ctx, clerkinvitetest.CallRemoveMember, "end the membership of "+m.UserID, func() (struct{}, error) {
+		was := t.users[m.UserID].member
 		err := a.organizations().RemoveMember(context.Background(), m)
 		t.membersChanged()
+		if was && !t.users[m.UserID].member {
+			t.endsMembership(m.UserID)
+		}
 		return struct{}{}, err
 	})
 	var api *clerkinvite.APIError
-	t.lastAdmin = t.lastAdmin || errors.As(err, &api) && api.Code == "organization_minimum_permissions_needed"
+	if errors.As(err, &api) && api.Code == "organization_minimum_permissions_needed" {
+		t.lastAdmin = true
+		delete(t.added, m.UserID) // the membership stays
+	}
 	return err
+}
+
+// endsMembership checks that a call other than Remove has not ended a membership by which a member is active.
+func (t *task) endsMembership(user string) {
+	for _, m := range t.before {
+		now := t.row(m.ID)
+		if t.verb != remove && inOrganization(m) && m.Status == clerkinvite.StatusActive && m.ClerkUserID == user && now != nil && now.Version == m.Version {
+			t.failf("membership: %s ends that of %s, by which %s is active", t.name, user, t.named(m))
+		}
+	}
 }
 
 // adding checks that a user may be added to the organization without being asked.
@@ -321,18 +369,12 @@ func (s *sequence) cleared(m *clerkinvite.Member) {
 		return
 	}
 	added, is := s.added[p.ID]
-	if !is || byID(added.rows, m.ID) == nil || s.notCleared(m, added) || s.lastAdmin(p.ID) {
+	if !is || byID(added.rows, m.ID) == nil || s.notCleared(m, added) {
 		return
 	}
 	if !slices.ContainsFunc(s.rows, func(other *clerkinvite.Member) bool { return inOrganization(other) && other.ClerkUserID == p.ID }) {
 		s.failf("end: %v is a member of the organization, to which an attempt has added %s", state{m}, p.ID)
 	}
-}
-
-// lastAdmin reports whether the user is the organization's only admin, whose membership Clerk does not end.
-func (s *sequence) lastAdmin(user string) bool {
-	admins := slices.DeleteFunc(s.clerk.Members(organizationID), func(m clerkinvite.Membership) bool { return m.Role != "org:admin" })
-	return len(admins) == 1 && admins[0].UserID == user
 }
 
 // notCleared reports whether a membership may be left over. This needs two conditions. The member was withdrawn by a call
@@ -359,7 +401,7 @@ func (t *task) endedMembership(there, m *clerkinvite.Member) {
 // quiet checks that an event of the organization costs no request if no member was in it since the event was received.
 func (t *task) quiet(e clerkinvite.Event) {
 	for _, gone := range t.purged {
-		if gone.ref.TenantID == organizationTenant && gone.done >= t.began {
+		if isOrganization(gone.ref.TenantID) && gone.done >= t.began {
 			return
 		}
 	}
@@ -386,7 +428,7 @@ func (t *task) adminsInvitation(email string) string {
 	switch {
 	case len(unmarked) > 0 && !t.chance(4):
 		return pick(t.sequence, unmarked...)
-	case open || holder != nil && holder.member || t.chance(4):
+	case t.dissolved || open || holder != nil && holder.member || t.chance(4):
 		t.foreign++
 		return fmt.Sprint("orginv_unknown", t.foreign)
 	}

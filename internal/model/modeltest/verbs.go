@@ -114,7 +114,7 @@ func (s *sequence) params() clerkinvite.InviteParams {
 	if s.chance(6) {
 		p.Data = json.RawMessage(`{"seat":4}`)
 	}
-	if p.TenantID == organizationTenant && !s.chance(3) { // otherwise authorize sets it
+	if isOrganization(p.TenantID) && !s.chance(3) { // otherwise authorize sets it
 		p.Organization = &clerkinvite.Organization{ID: organizationID, Role: pick(s, "", "", "org:admin"), AddExisting: s.chance(3)}
 	}
 	return p
@@ -337,7 +337,7 @@ func (t *task) doAdopt(ctx context.Context) {
 		p := t.params()
 		a := clerkinvite.Adopted{InviteParams: p}
 		hostsInvitation := t.hostsInvitation
-		if p.TenantID == organizationTenant {
+		if isOrganization(p.TenantID) {
 			hostsInvitation = t.adminsInvitation
 			a.Organization = &clerkinvite.Organization{ID: organizationID} // Adopt does not call authorize
 		}
@@ -464,6 +464,10 @@ func (t *task) doRemove(ctx context.Context) {
 
 func (t *task) withdraw(ctx context.Context, do func(context.Context, clerkinvite.Ref) (*clerkinvite.Member, error), to clerkinvite.Status) {
 	t.ref = t.someone()
+	active := slices.DeleteFunc(slices.Clone(t.rows), func(m *clerkinvite.Member) bool { return m.Status != clerkinvite.StatusActive })
+	if to == clerkinvite.StatusRemoved && len(active) > 0 && t.chance(2) {
+		t.ref = pick(t.sequence, active...).Ref()
+	}
 	if m := byRef(t.rows, t.ref); m != nil {
 		t.there = m.ID
 	}
@@ -503,6 +507,9 @@ func (t *task) doPurge(ctx context.Context) {
 // when the verb began, of one send or, with 0, of any.
 func (t *task) dead(m *clerkinvite.Member, send int) {
 	for _, inv := range t.invitations(m.Email) {
+		if t.shared && t.waitedFor(t.rows, inv.ID) {
+			continue // another tenant's member has adopted it
+		}
 		since, ours := t.counted[inv.ID]
 		if ours && since < t.began && inv.member == m.ID && !t.late[mark{m.ID, inv.send}] && (send == 0 || inv.send == send) && inv.Status == clerkinvite.InvitationPending && !t.behavior.Behavior.Lag {
 			t.failf("withdrawn: %s has left %s open", t.name, inv.ID)

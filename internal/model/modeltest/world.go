@@ -39,8 +39,13 @@ type world struct {
 	order     []string // of users
 	tenants   []string
 
-	organization bool                // one of the tenants is an organization
-	added        map[string]addition // its members whom an attempt has added, by user
+	organization bool // one of the tenants is an organization
+	shared       bool // two tenants are the organization
+	dissolves    bool // the organization may be deleted
+	dissolved    bool // the organization was deleted
+
+	vanishedInvitations map[string]invitation // all invitations, as they were before the organization was deleted
+	added               map[string]addition   // its members whom an attempt has added, by user
 
 	known         map[string][]invitation       // by address, until something changes
 	shortened     map[string]bool               // invitations that expire earlier
