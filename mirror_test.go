@@ -334,7 +334,9 @@ func TestMirror_NeedsAUniqueIndex(t *testing.T) {
 			}
 			require.Equal(t, "P0001", sqlState(err))
 			require.ErrorContains(t, err, "admins has no unique index on the tenant and the address")
-			_, fix, _ := strings.Cut(err.(*pgconn.PgError).Message, "run ") //nolint:errorlint,forcetypeassert // the state is PostgreSQL's
+			var failure *pgconn.PgError
+			require.ErrorAs(t, err, &failure)
+			_, fix, _ := strings.Cut(failure.Message, "run ")
 			h.exec(fix)
 			h.exec(h.sql(clerkinvite.Mirror.Up))
 		})

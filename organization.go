@@ -480,12 +480,26 @@ func (s *Service) removeMember(ctx context.Context, organization, userID string)
 		return struct{}{}, s.cfg.Organizations.RemoveMember(ctx, Membership{Organization: organization, UserID: userID})
 	})
 	switch {
-	case err == nil, saysNotFound(err): // the user has left, or the organization was deleted
+	case err == nil:
 		return nil
 	case codeOf(err) == codeLastAdmin:
 		return ErrLastAdmin
+	case saysNotFound(err): // the user has left, the organization was deleted, or the key is another instance's
+		known, unknown := s.isKnownHere(ctx, userID)
+		if known || unknown != nil {
+			return unknown
+		}
 	}
 	return s.clerkError(ctx, "remove member", err)
+}
+
+// isKnownHere reports whether Clerk shows the user or, if the user was deleted, anything else of this database.
+func (s *Service) isKnownHere(ctx context.Context, userID string) (bool, error) {
+	gone, err := s.userGone(ctx, userID)
+	if err != nil || !gone {
+		return err == nil, err
+	}
+	return s.isOurKey(ctx)
 }
 
 // refusedByOrganization reports whether Clerk refuses a person for an organization: because of the

@@ -764,6 +764,37 @@ func TestOrganization_LeftWithAnotherInstancesKey(t *testing.T) {
 	})
 }
 
+// Another instance's key does not show the membership, the user, or anybody else. A removal that only looks done would
+// leave the person in the organization.
+func TestOrganization_RemoveWithAnotherInstancesKey(t *testing.T) {
+	t.Parallel()
+	for name, exists := range map[string]bool{"the organization is unknown": false, "the organization has the same ID": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+				u := b.Clerk.AddVerifiedUser("ada@example.com")
+				b.Clerk.JoinOrganization(org, u.ID, "org:member")
+				b.MustInvite(t, "ada@example.com")
+
+				another := clerkinvitetest.NewClerk()
+				if exists {
+					another.AddOrganization(org, clerkinvitetest.OrganizationOptions{})
+				}
+				wrong := testkit.New(t, testkit.Options{Organization: "org_another"}, another, another, b.Store)
+				_, err := wrong.Remove(t.Context(), testkit.Ada)
+				var failure *clerkinvite.ClerkInvitationError
+				require.ErrorAs(t, err, &failure)
+				require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+
+				b.Clerk.LeaveOrganization(org, u.ID)
+				removed, err := b.Remove(t.Context(), testkit.Ada)
+				require.NoError(t, err)
+				require.Equal(t, clerkinvite.StatusRemoved, removed.Status)
+			})
+		})
+	}
+}
+
 // People left an organization, and the first visible member of another organization comes 150 members later, or in
 // a later call.
 func TestOrganization_LeaversFarFromVisibleMembers(t *testing.T) {

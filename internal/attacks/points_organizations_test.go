@@ -131,6 +131,12 @@ func organizations() []scenario {
 		}},
 		{name: "organization: remove a pending member", organization: asking, arrange: pending, act: remove, people: []person{{ann, "removed", "pending revoked"}}},
 		{name: "organization: remove an active member", organization: adding, arrange: active, act: remove, people: []person{{ann, "removed", "active"}, {bob, "active", ""}}},
+		{name: "organization: remove a deleted user", organization: adding, act: remove, people: []person{{ann, "removed", "active"}, {bob, "active", ""}}, arrange: func(w *world) {
+			u := w.clerk.AddVerifiedUser(ann)
+			w.clerk.AddVerifiedUser(bob)
+			w.invited(ann, bob)
+			w.clerk.DeleteUser(u.ID)
+		}},
 		{name: "organization: remove after acceptance", organization: asking, arrange: accepted, act: remove, people: []person{{ann, "removed", "pending active"}}},
 		{name: "organization: the person joins", organization: asking, arrange: accepted, act: (*actor).event, people: []person{{ann, "active", ""}}},
 		{name: "organization: revoked in the dashboard", organization: asking, act: (*actor).event, people: []person{{ann, "revoked", ""}}, arrange: func(w *world) {

@@ -562,8 +562,8 @@ func TestRunbookDeletingAPerson(t *testing.T) {
 	clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
 		if call == clerkinvitetest.CallOrganizationCreate && when == clerkinvitetest.After {
 			tag, err := pool.Exec(t.Context(), sql)
-			assert.NoError(t, err)
 			erased.Add(tag.RowsAffected())
+			assert.NoError(t, err)
 		}
 	})
 	invite("during@example.com")
