@@ -251,8 +251,8 @@ func (s *Service) inviteOnce(ctx context.Context, want *Member) (*Member, error)
 	return nil, nil // an earlier attempt's invitation has ended or was withdrawn: invite again
 }
 
-// reserveNow reserves a row and claims it for a new pass. The pass does not own the row if another caller has changed
-// it in the meantime. The row is nil if it was purged or keeps changing.
+// reserveNow reserves a row and claims it for a new pass. If another caller changes the row in the meantime, the pass does
+// not own it, or the row is nil.
 func (s *Service) reserveNow(ctx context.Context, want *Member) (*pass, *Member, error) {
 	p, err := s.newPass(ctx)
 	if err != nil {
@@ -269,12 +269,11 @@ func (s *Service) reserveNow(ctx context.Context, want *Member) (*pass, *Member,
 	return p, row, err
 }
 
-// reclaim claims a row of the pass again, under a new lease. If another caller has ended the first claim, reclaim returns
-// the row unchanged. The row is nil if it was purged or keeps changing.
+// reclaim claims a row of the pass again, under a new lease. The row is nil if it has lost the first claim.
 func (s *Service) reclaim(ctx context.Context, p *pass, row *Member) (claimed *Member, err error) {
 	claimed, err = s.change(ctx, row.refByID(), func(current *Member) (_ *Member, err error) {
 		if !current.hasClaimOf(row) {
-			return current, nil
+			return nil, ErrConflict
 		}
 		if p.lease, err = s.newLease(ctx); err != nil {
 			return nil, err
