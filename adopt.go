@@ -39,9 +39,9 @@ type Adopted struct {
 // was written or found. Existing members are never changed. Err is
 //   - nil for a new member, and for an existing member with the same ClerkUserID or invitation;
 //   - *[InvalidParamsError];
-//   - *[DuplicateEmailError] if the tenant has a member with this address and another ClerkUserID. That member may
-//     be waiting for this user ([Service.ResolveUser] makes it active), or may have ended
-//     ([Service.Invite] links the user again);
+//   - *[DuplicateEmailError] if the tenant has a member with this address and another ClerkUserID, or if an
+//     earlier person in people is this member. A member with another ClerkUserID may be waiting for this user
+//     ([Service.ResolveUser] makes it active), or may have ended ([Service.Invite] links the user again);
 //   - [ErrUserTaken] if another member of the tenant has this ClerkUserID. Member is that member.
 //
 // If the call could not continue, it returns the context's or the store's error, unchanged. People who
@@ -62,7 +62,8 @@ func (r *Reserver) Adopt(ctx context.Context, people []Adopted) (_ []Result, err
 	defer op.end(&err)
 	results := slices.Repeat([]Result{{Err: errNotReached}}, len(people))
 	rows := make([]*Member, len(people))
-	var todo []int // indexes into people
+	taken := make(map[string]bool) // IDs of the members that have a person
+	var todo []int                 // indexes into people
 	if err = r.s.setClock(ctx, r.st); err == nil {
 		for i, a := range people {
 			if rows[i], results[i].Err = r.s.adopted(a); results[i].Err == nil {
@@ -73,7 +74,7 @@ func (r *Reserver) Adopt(ctx context.Context, people []Adopted) (_ []Result, err
 	for len(todo) > 0 && err == nil {
 		var chunk []int
 		chunk, todo = distinctRows(rows, todo)
-		err = r.s.adopt(ctx, r.st, rows, chunk, results)
+		err = r.s.adopt(ctx, r.st, rows, chunk, results, taken)
 	}
 	for i := range results {
 		if errors.Is(results[i].Err, errNotReached) {
@@ -97,10 +98,10 @@ func (s *Service) adopted(a Adopted) (*Member, error) {
 	}
 	m.ClerkUserID, m.InvitationID, m.Sent, m.Reason, m.UpdatedAt = a.ClerkUserID, invitation, m.Send, ReasonAdopted, now
 	switch {
-	case pending && strings.HasPrefix(invitation, prefix) && (&Invitation{ID: invitation}).hasID():
+	case pending && strings.HasPrefix(invitation, prefix) && invitation != prefix && (&Invitation{ID: invitation}).hasID():
 		expires := now.AddDate(0, 0, a.ExpiresInDays)
 		m.Status, m.ExpiresAt = StatusPending, &expires
-	case strings.HasPrefix(a.ClerkUserID, "user_") && clerkID.MatchString(a.ClerkUserID):
+	case strings.HasPrefix(a.ClerkUserID, "user_") && a.ClerkUserID != "user_" && clerkID.MatchString(a.ClerkUserID):
 		m.Status, m.InvitationID = StatusActive, ""
 	default:
 		return nil, &InvalidParamsError{"ClerkUserID", "must be a Clerk user's ID (user_…) or pending_ and an invitation's ID (pending_" + prefix + "…)"}
@@ -145,8 +146,8 @@ func distinctRows(rows []*Member, todo []int) (chunk, later []int) {
 	return chunk, later
 }
 
-// adopt writes the rows at the indexes in chunk, and sets their results.
-func (s *Service) adopt(ctx context.Context, st TxStore, rows []*Member, chunk []int, results []Result) error {
+// adopt writes the rows at the indexes in chunk, and sets their results. A member in taken is a duplicate.
+func (s *Service) adopt(ctx context.Context, st TxStore, rows []*Member, chunk []int, results []Result, taken map[string]bool) error {
 	batch := make([]*Member, len(chunk))
 	for k, i := range chunk {
 		batch[k] = rows[i]
@@ -162,8 +163,11 @@ func (s *Service) adopt(ctx context.Context, st TxStore, rows []*Member, chunk [
 		switch {
 		case inserted[k].Err == nil:
 			s.stateChanged(ctx, "", rows[i].Status)
-		case errors.As(inserted[k].Err, &dup) && dup.Member.goesBy(rows[i].ClerkUserID):
+		case errors.As(inserted[k].Err, &dup) && dup.Member.goesBy(rows[i].ClerkUserID) && !taken[dup.Member.ID]:
 			results[i].Err = nil
+		}
+		if results[i].Err == nil {
+			taken[results[i].Member.ID] = true
 		}
 	}
 	return nil

@@ -200,6 +200,45 @@ func TestMirror_TakesExistingRows(t *testing.T) {
 	h.want(rows, "(1,ada@example.com,user_1,viewer,fr)", grace, "(3,joan@example.com,pending_inv_"+none.ID+",viewer,en)")
 }
 
+// psql continues after an error, so Up and Sync are one statement each, and Sync fails where Up has failed.
+func TestMirror_FailsAsAWhole(t *testing.T) {
+	t.Parallel()
+	const table = "CREATE TABLE admin_user (tenant_id text, email text, clerk_user_id text, role text, UNIQUE (tenant_id, email));"
+	for reason, tables := range map[string]string{
+		"not normalised":  "INSERT INTO admin_user VALUES ('acme', 'Grace@example.com', 'user_grace', 'admin')",
+		"no unique index": "ALTER TABLE admin_user DROP CONSTRAINT admin_user_tenant_id_email_key",
+		"mirrored into":   "CREATE TABLE other (LIKE admin_user INCLUDING INDEXES)",
+	} {
+		t.Run(reason, func(t *testing.T) {
+			t.Parallel()
+			store, pool := testkit.NewPgxStore(t)
+			h := &mirrored{t, adminMirror, store, pool}
+			h.exec(table + tables)
+			triggers := func() int {
+				return testkit.QueryOne[int](t, pool, "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'clerkinvite_mirror%'")
+			}
+			if reason == "mirrored into" {
+				h.mirror.Table = "other"
+				h.exec(h.sql(clerkinvite.Mirror.Up))
+				h.mirror = adminMirror
+			}
+			before := triggers()
+			testkit.InsertRows(t, store, testkit.ActiveRow(testkit.ReservedRow("acme", "ada@example.com"), "user_ada"))
+			conn, err := pool.Acquire(t.Context())
+			require.NoError(t, err)
+			defer conn.Release()
+			for _, sql := range []string{h.sql(clerkinvite.Mirror.Up), h.sql(clerkinvite.Mirror.Sync)} {
+				_, err := conn.Conn().Prepare(t.Context(), "", sql)
+				require.NoError(t, err, "PostgreSQL prepares only a single statement")
+				_, err = conn.Exec(t.Context(), sql)
+				require.ErrorContains(t, err, reason)
+			}
+			require.Equal(t, before, triggers())
+			require.Zero(t, testkit.QueryOne[int](t, pool, "SELECT count(*) FROM admin_user WHERE email = 'ada@example.com'"))
+		})
+	}
+}
+
 // The triggers find a row by its address, so a row with another spelling of a member's address would get a second row,
 // and the first one would stay when the member leaves.
 func TestMirror_RefusesAddressesNotNormalised(t *testing.T) {

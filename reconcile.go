@@ -35,7 +35,7 @@ type ReconcileReport struct {
 	LeftOver int // open invitations that this library created and no member refers to: revoked at Clerk
 	Unknown  int // open invitations with the ID of a member that is not in this database: unchanged
 	Newer    int // open invitations newer than their member's row, as after restoring a backup: unchanged
-	Missing  int // active members whose user Clerk does not show, nor anyone settled before them: unchanged
+	Missing  int // active members whose user does not exist, while Clerk knows no member as old as them: unchanged
 
 	// AcceptedElsewhere contains members whose invitation is valid and was accepted, although no Clerk
 	// user has verified their address. They have probably signed up under another address. Clerk does
@@ -67,10 +67,10 @@ type ReconcileReport struct {
 // report then covers the completed part, and Cursor says where to continue. A member or an invitation
 // that cannot be changed does not stop it. The first such error is returned at the end.
 //
-// It removes a member only if Clerk reports that the member's user does not exist, and shows the user or
-// the invitation of a member that was settled (Member.SettledAt) no later. Otherwise the secret key may be
-// another instance's, and the report counts the member as Missing. This takes one request for each user
-// that is missing from Clerk's list. It never removes a member that became active in the last five
+// It removes a member whose user does not exist only if Clerk also knows an older member, or one of the
+// same age (Member.SettledAt). Clerk knows a member if it shows the member's user or invitation. If Clerk knows
+// none, the secret key may be another instance's, and the report counts the member as Missing. The check
+// takes one request for each user that is missing from Clerk's list. Reconcile never removes a member that became active in the last five
 // minutes, because Clerk may not show the user yet.
 //
 // For members of organizations it makes more requests: one per organization in each 100 members, and, if

@@ -28,7 +28,8 @@ const (
 // Options configures a [Client]. The zero value is right for production.
 type Options struct {
 	// BaseURL is the root of the Backend API, http or https, without user, query and
-	// fragment. Use http only in tests, because it sends the secret key unencrypted.
+	// fragment. New appends /v1 if the URL does not end with it, because some of Clerk's SDKs
+	// expect the URL without it. Use http only in tests, because it sends the secret key unencrypted.
 	// Defaults to https://api.clerk.com/v1.
 	BaseURL string
 
@@ -101,10 +102,13 @@ func New(secretKey string, opts *Options) (*Client, error) {
 	}
 	// The parser's error contains the URL, which can contain a password.
 	u, err := url.Parse(base)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		fault("Options.BaseURL must have the form https://host/path")
-	} else if u.User != nil || strings.ContainsAny(base, "?#") {
+	case u.User != nil || strings.ContainsAny(base, "?#"):
 		fault("Options.BaseURL must not have a user, a query or a fragment")
+	case !strings.HasSuffix(u.Path, "/v1"):
+		base += "/v1"
 	}
 
 	c := &Client{

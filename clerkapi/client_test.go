@@ -51,7 +51,8 @@ func TestNewHasDefaults(t *testing.T) {
 	require.NoError(t, err)
 	for base, want := range map[string]string{
 		"":                             "https://api.clerk.com/v1/invitations/inv_1/revoke",
-		"https://clerk.example.com":    "https://clerk.example.com/invitations/inv_1/revoke",
+		"https://clerk.example.com":    "https://clerk.example.com/v1/invitations/inv_1/revoke",
+		"https://clerk.example.com/a/": "https://clerk.example.com/a/v1/invitations/inv_1/revoke",
 		"http://[::1]:8080/a/v1//":     "http://[::1]:8080/a/v1/invitations/inv_1/revoke",
 		"HTTPS://clerk.example.com/v1": "https://clerk.example.com/v1/invitations/inv_1/revoke",
 	} {

@@ -66,6 +66,15 @@ func TestAdopt(t *testing.T) {
 	require.Zero(t, r.code, r.stderr)
 	require.Contains(t, r.stdout, "1 line: 1 adopted, 0 existing, 0 not adopted\n")
 
+	// Two lines with the same person. The first one is adopted, on each run.
+	name = w.file("tenant,email,clerk_user_id,role\nacme,same@example.com,user_9,admin\nacme,Same@example.com,user_9,viewer\n")
+	for _, counts := range []string{"1 adopted, 0 existing", "0 adopted, 1 existing"} {
+		r = w.run("adopt", name)
+		require.Equal(t, exitSome, r.code, r.stderr)
+		require.Contains(t, r.stdout, "2 lines: "+counts+", 1 not adopted\n")
+		require.Equal(t, "admin", w.member("same@example.com").Role)
+	}
+
 	r = w.run("adopt", w.file("tenant,email\nacme,joan@example.com\n"))
 	require.Equal(t, exitUsage, r.code)
 	require.Contains(t, r.stderr, "--map clerk_user_id=")

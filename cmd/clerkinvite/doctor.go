@@ -481,7 +481,7 @@ func (d *diagnosis) keyFault(ctx context.Context) (*check, error) {
 			return nil, err
 		case found:
 			known = append(known, settled(m))
-		case err == nil:
+		case err == nil && m.Reason != clerkinvite.ReasonAdopted: // an adopted row may name an invitation that never existed
 			unknown = append(unknown, settled(m))
 		}
 	}
@@ -509,7 +509,7 @@ func (d *diagnosis) keyFault(ctx context.Context) (*check, error) {
 	if len(known) == 0 {
 		return &check{"", checkFail, wrong + "none of the members' invitations and users that were looked up", "if so, stop the application and " + steps}, nil
 	}
-	if len(unknown) == 0 { // organizations were deleted
+	if len(unknown) == 0 { // organizations were deleted, or the rows were only adopted
 		return nil, nil //nolint:nilnil // no fault
 	}
 	first, lost := slices.MinFunc(known, time.Time.Compare), slices.MinFunc(unknown, time.Time.Compare)

@@ -372,6 +372,20 @@ func TestDoctorRecognisesAnotherInstancesKey(t *testing.T) {
 	}
 }
 
+// An adopted row proves nothing about the key: its invitation may have been deleted, or belong to another address.
+func TestDoctorDoesNotJudgeTheKeyByAdoptedRows(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.invite("ada@example.com")
+	elsewhere := clerkinvite.PendingID(w.clerk.CreateForeign("other@example.com", nil).ID)
+	r := w.run("adopt", w.file("tenant,email,clerk_user_id,invited_at\nacme,old@example.com,pending_inv_unknown,2020-01-01\nacme,new@example.com,"+elsewhere+",\n"))
+	require.Zero(t, r.code, r.stderr)
+	c := w.doctorCheck("agreement")
+	require.Equal(t, checkOK, c.Status, c.Message)
+	w.exec("UPDATE clerkinvite_member SET reason = NULL WHERE email = 'old@example.com'")
+	require.Contains(t, w.doctorCheck("agreement").Message, "Clerk knows members invited since "+stamp(m.SettledAt))
+}
+
 // Clerk shows only people who are newer than the members whose users are missing.
 func TestDoctorReportsMissingMembers(t *testing.T) {
 	t.Parallel()

@@ -208,10 +208,10 @@ func TestUsageErrors(t *testing.T) {
 	}
 }
 
-func TestAPIURLWithoutVersion(t *testing.T) {
+func TestAPIURL(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]string{
-		"": "", "https://h": "https://h/v1", "https://h/": "https://h/v1", "http://h:1/v1/": "http://h:1/v1", "https://h/clerk": "https://h/clerk/v1",
+		"": "", "https://h": "https://h", "http://h:1/v1/": "http://h:1/v1",
 		"127.0.0.1:55998": "CLERK_API_URL", "h": "CLERK_API_URL", "ftp://h": "CLERK_API_URL", "https://u:hunter2@h": "CLERK_API_URL", "https://h/?a=hunter2": "CLERK_API_URL",
 	} {
 		got, err := (&tool{env: environment{getenv: func(string) string { return url }}}).apiURL()

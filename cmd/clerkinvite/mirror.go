@@ -25,7 +25,8 @@ func mirrorCommand() command {
 with --sync it also makes existing rows equal. Write names as PostgreSQL stores them, without quotes.
 
   clerkinvite mirror --table admin_user --tenant-id tenant_id --email email --clerk-user-id clerk_user_id
-  clerkinvite mirror --table app.admin_user --tenant-id org --email email --left-column deleted_at --sync | psql "$DATABASE_URL"
+  clerkinvite mirror --table app.admin_user --tenant-id org --email email --left-column deleted_at --sync > up.sql
+  psql -v ON_ERROR_STOP=1 -1 -f up.sql "$DATABASE_URL"
 
 Afterwards doctor compares both tables. As JSON: {"sql": "…"}`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
@@ -226,8 +227,9 @@ func (d *diagnosis) mirrorCheck(ctx context.Context) check {
 		status, strangers := checkFail, kinds["not a member"]
 		switch {
 		case kinds["not normalised"] > 0:
-			remedy = fmt.Sprintf("write the addresses in lower case (or make the column citext), without white space (UPDATE %s SET %s = lower(btrim(%[2]s))), and with the domain in ASCII (xn--…); "+
-				"otherwise their rows stay when people leave. Then run \"clerkinvite doctor --repair-mirror\"", m.Table, m.Email)
+			remedy = fmt.Sprintf("delete a row if another one already has its normalised address. Write the other addresses as the members have them: "+
+				"in lower case (or make the column citext), without white space (UPDATE %s SET %s = lower(btrim(%[2]s))), and with the domain in ASCII (xn--…). "+
+				"Otherwise their rows stay when people leave. Then run \"clerkinvite doctor --repair-mirror\"", m.Table, m.Email)
 		case strangers == n:
 			status, remedy = checkWarn, ""
 		}

@@ -68,8 +68,7 @@ func (t *tool) api(transport http.RoundTripper) (*clerkapi.Client, error) {
 	return api, nil
 }
 
-// apiURL returns the URL of the Backend API, or "" for Clerk's own. The version may be missing, because some Clerk SDKs expect
-// CLERK_API_URL without it. The error does not repeat the URL, which may contain a password.
+// apiURL returns the URL of the Backend API, or "" for Clerk's own. The error does not repeat the URL, which may contain a password.
 func (t *tool) apiURL() (string, error) {
 	base := strings.TrimRight(t.env.getenv("CLERK_API_URL"), "/")
 	if base == "" {
@@ -78,9 +77,6 @@ func (t *tool) apiURL() (string, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.ContainsAny(base, "?#") {
 		return "", usagef("CLERK_API_URL must be like https://host/v1, without user, query or fragment; unset it to use Clerk's own URL")
-	}
-	if !strings.HasSuffix(u.Path, "/v1") {
-		base += "/v1"
 	}
 	return base, nil
 }

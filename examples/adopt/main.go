@@ -17,13 +17,13 @@ import (
 	"github.com/clerkinvite/clerkinvite/clerkapi"
 )
 
-// oldRows selects users before invitations, because the first row with an address or a user is adopted. It works
-// without the columns role and created_at, too, because it reads them from the row as JSON.
+// oldRows selects users before invitations and newer rows before older ones, because the first row with an address or
+// a user is adopted. It works without the columns role, created_at and id, too, because it reads them from the row as JSON.
 const oldRows = `
-SELECT tenant_id::text, email::text, coalesce(clerk_user_id, ''), coalesce(to_jsonb(a) ->> 'role', ''),
+SELECT coalesce(tenant_id::text, ''), coalesce(email::text, ''), coalesce(clerk_user_id, ''), coalesce(to_jsonb(a) ->> 'role', ''),
 	coalesce((to_jsonb(a) ->> 'created_at')::timestamptz, now()) AS invited_at
 FROM admin_user AS a
-ORDER BY clerk_user_id NOT LIKE 'user\_%', invited_at DESC`
+ORDER BY clerk_user_id NOT LIKE 'user\_%', invited_at DESC, to_jsonb(a) -> 'id' DESC`
 
 func main() {
 	commit := flag.Bool("commit", false, "keep the members")
@@ -50,7 +50,7 @@ func main() {
 			adopted++
 			continue
 		}
-		fmt.Printf("%s %s %s: %v\n", people[i].TenantID, people[i].Email, people[i].ClerkUserID, r.Err)
+		fmt.Printf("%q %q %q: %v\n", people[i].TenantID, people[i].Email, people[i].ClerkUserID, r.Err)
 	}
 	fmt.Println(adopted, "members,", len(people)-adopted, "rows not adopted")
 	if *commit {

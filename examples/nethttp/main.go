@@ -18,7 +18,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -57,7 +56,7 @@ type config struct {
 	databaseURL   string
 	secretKey     string
 	signingSecret string
-	apiURL        string // "" means Clerk's; the version may be missing
+	apiURL        string // "" means Clerk's
 
 	timing timing
 	log    *slog.Logger
@@ -110,10 +109,6 @@ func (cfg config) check() (config, error) {
 		return cfg, errors.New("set all of DATABASE_URL, CLERK_SECRET_KEY and CLERK_WEBHOOK_SIGNING_SECRET for PostgreSQL and the real Clerk, or none for the demo")
 	case set == 0 && cfg.timing == timing{}:
 		cfg.timing = demoTiming
-	}
-	// Some Clerk SDKs expect the URL without the version.
-	if cfg.apiURL = strings.TrimRight(cfg.apiURL, "/"); cfg.apiURL != "" && !strings.HasSuffix(cfg.apiURL, "/v1") {
-		cfg.apiURL += "/v1"
 	}
 	if cfg.guard != nil {
 		if cfg.demoSignIn {

@@ -486,6 +486,12 @@ var mutants = []mutant{
 	{name: "a name is not quoted in a dollar quote", test: "TestMirror_HostileNames", edits: []edit{
 		{"mirror.go", "		quote = \"$m\" + quote[1:]\n", "		break\n"},
 	}},
+	{name: "Adopt takes two equal people for one", test: "TestAdopt_RepeatedEntries", edits: []edit{
+		{"adopt.go", " && !taken[dup.Member.ID]:", ":"},
+	}},
+	{name: "Sync writes where Up has failed", test: "TestMirror_FailsAsAWhole", edits: []edit{
+		{"mirror.go", "	LOCK TABLE {{member}} IN SHARE MODE;\n	{{guard}}\n", "	LOCK TABLE {{member}} IN SHARE MODE;\n"},
+	}},
 	{name: "a left row keeps its user", test: "TestMirror_LeftColumn", edits: []edit{
 		{"mirror.go", "			leftSets = append(leftSets, name+\" = 'left_' || {{row}}.id\")\n", ""},
 	}},
