@@ -165,7 +165,7 @@ func (s *Service) deliverRefs(ctx context.Context, refs []Ref, limit int, report
 		if err != nil {
 			return err
 		}
-		claimed, err := s.claim(ctx, p, slices.DeleteFunc(rows, func(row *Member) bool { return !row.Due() }))
+		claimed, err := s.claim(ctx, p, rows)
 		if err != nil {
 			return err
 		}
@@ -229,12 +229,12 @@ func (s *Service) newPass(ctx context.Context) (*pass, error) {
 	return &pass{lease: l, dueAt: l.claimedAt}, err
 }
 
-// claim claims the rows for the pass. It returns them without those that another process owns or
+// claim claims the due rows for the pass. It returns them without those that another process owns or
 // has changed in the meantime.
 func (s *Service) claim(ctx context.Context, p *pass, rows []*Member) (claimed []*Member, err error) {
 	var changes []Change
 	for _, row := range rows {
-		if !row.isClaimed(p.claimedAt) {
+		if row.Due() && !row.isClaimed(p.claimedAt) {
 			changes = append(changes, Change{row, s.claimedBy(p, *row)})
 		}
 	}
@@ -256,11 +256,18 @@ func (s *Service) claim(ctx context.Context, p *pass, rows []*Member) (claimed [
 // claimedBy gives the row to an attempt of the pass. The claim replaces what mayHaveInvitation reports, so the pass
 // remembers it.
 func (s *Service) claimedBy(p *pass, m Member) *Member {
-	if p.mayHaveInvitation == nil {
-		p.mayHaveInvitation = make(map[string]bool)
+	if p.claims == nil {
+		p.claims = make(map[string]claim)
 	}
-	p.mayHaveInvitation[m.ID] = m.mayHaveInvitation()
-	return s.claimed(m, p.claimedAt)
+	claimed := s.claimed(m, p.claimedAt)
+	p.claims[m.ID] = claim{claimed.ClaimedUntil, m.mayHaveInvitation()}
+	return claimed
+}
+
+// owns reports whether the row still has the claim of the pass.
+func (p *pass) owns(row *Member) bool {
+	c, claimed := p.claims[row.ID]
+	return claimed && sameTime(row.ClaimedUntil, c.until)
 }
 
 // stopError returns the error that ends the call after a pass with these deliveries, or nil.
@@ -345,7 +352,13 @@ type pass struct {
 	failures   int                      // how many creates or added users in a row had an unexplained failure; see countFailures
 	refusing   map[string]error         // organizations that accept no new members, by ID: they are full, or do not exist
 
-	mayHaveInvitation map[string]bool // what Member.mayHaveInvitation reported before the claim, by member ID
+	claims map[string]claim // by member ID
+}
+
+// claim is the claim of a pass on a row.
+type claim struct {
+	until             *time.Time // Member.ClaimedUntil
+	mayHaveInvitation bool       // what Member.mayHaveInvitation reported before the claim
 }
 
 // attempt is one claimed row on its way through a pass. The first step that decides the outcome
@@ -450,7 +463,7 @@ func (s *Service) deliver(ctx context.Context, p *pass, rows []*Member) []delive
 	attempts := make([]*attempt, len(rows))
 	var open []*attempt
 	for i, row := range rows {
-		a := &attempt{row: row, params: row.clerkParams(), lastTry: p.lastTry, mayHaveInvitation: p.mayHaveInvitation[row.ID]}
+		a := &attempt{row: row, params: row.clerkParams(), lastTry: p.lastTry, mayHaveInvitation: p.claims[row.ID].mayHaveInvitation}
 		attempts[i] = a
 		if a.isAbandoned() {
 			s.decideAbandoned(ctx, p, a)

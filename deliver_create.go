@@ -41,15 +41,20 @@ func met(err error, now time.Time) *metLimit {
 	return &metLimit{err, now.Add(wait)}
 }
 
-// newQueue returns a queue of attempts for the application or for one organization. First attempts may share a
-// request if their addresses differ and the host has set no metadata: Clerk may not copy all of a bulk request's
-// metadata to the user (clerk/javascript#7956).
+// startsBatchable reports whether the attempt's first request may be a bulk request. It must be a first attempt without
+// metadata of the host: Clerk may not copy all of a bulk request's metadata to the user (clerk/javascript#7956).
+func (a *attempt) startsBatchable() bool {
+	revokesFirst := a.organization() != "" && a.isResend()
+	return !a.isRetry() && a.params.PublicMetadata == nil && !revokesFirst
+}
+
+// newQueue returns a queue of attempts for the application or for one organization. Attempts with the same address do
+// not share a request.
 func newQueue(attempts []*attempt, more bool) *queue {
 	q := &queue{more: more}
 	emails := make(map[string]bool)
 	for _, a := range attempts {
-		revokesFirst := a.organization() != "" && a.isResend()
-		a.batchable = !a.isRetry() && a.params.PublicMetadata == nil && !emails[a.row.Email] && !revokesFirst
+		a.batchable = a.startsBatchable() && !emails[a.row.Email]
 		if a.batchable {
 			emails[a.row.Email] = true
 			q.batchable = append(q.batchable, a)
@@ -88,10 +93,11 @@ func (q *queue) sharesRequests() bool {
 	return true
 }
 
-// waitsForMore reports whether the next bulk request waits until ten members can share it. Attempts from a rejected
-// bulk request do not wait, because its effect is unknown.
+// waitsForMore reports whether the next bulk request waits until ten members can share it. Two kinds of attempts do not
+// wait: those of members that come before imports, and those from a rejected bulk request, because its effect is unknown.
 func (q *queue) waitsForMore() bool {
-	return q.more && len(q.batchable) < bulkSize && !slices.ContainsFunc(q.batchable, func(a *attempt) bool { return a.bulkRejected })
+	mustNotWait := func(a *attempt) bool { return !a.row.Bulk || a.bulkRejected }
+	return q.more && len(q.batchable) < bulkSize && !slices.ContainsFunc(q.batchable, mustNotWait)
 }
 
 // singleLimitFor returns the limit that a single request for the attempt would hit, or nil.
@@ -152,10 +158,10 @@ func (q *queue) putBack(attempts []*attempt) {
 // then for one organization after the other. It settles all attempts.
 func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 	stop := slices.ContainsFunc(attempts, (*attempt).stopsPass)
-	for _, group := range byOrganization(unsettled(attempts)) {
-		// An organization of few members does not wait for more of them.
-		more := p.more && (group[0].organization() == "" || len(group) >= bulkSize)
-		q := newQueue(group, more)
+	for _, group := range byOrganization(attempts) {
+		// If this pass has few members for a bulk request, the next pass may not bring more.
+		more := p.more && len(filter(group, (*attempt).startsBatchable)) >= bulkSize
+		q := newQueue(unsettled(group), more)
 		if p.refusing[group[0].organization()] != nil {
 			q.separate() // createOne refuses each without a request
 		}

@@ -942,6 +942,48 @@ func TestDeliver_TenantsTakeTurns(t *testing.T) {
 	})
 }
 
+// A few members that can share a request do not wait until those of an import have got a request each.
+func TestDeliver_FewMembersDoNotWaitForAnImport(t *testing.T) {
+	t.Parallel()
+	for name, reserve := range map[string]func(b *testkit.Rig, ps []clerkinvite.InviteParams) error{
+		"Reserve": func(b *testkit.Rig, ps []clerkinvite.InviteParams) (err error) {
+			for _, p := range ps {
+				_, one := b.Reserve(t.Context(), p)
+				err = errors.Join(err, one)
+			}
+			return err
+		},
+		"ReserveMany": func(b *testkit.Rig, ps []clerkinvite.InviteParams) error {
+			_, err := b.ReserveMany(t.Context(), ps)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := testkit.NewMemory(t, testkit.Options{})
+			few, imported := testkit.People(5, "few"), testkit.People(300, "imported")
+			for i := range imported {
+				imported[i].TenantID, imported[i].PublicMetadata = "importing", map[string]any{"plan": "pro"}
+			}
+			_, err := b.ReserveMany(t.Context(), imported)
+			require.NoError(t, err)
+			require.NoError(t, reserve(b, few))
+			ctx, cancel := context.WithCancel(t.Context())
+			b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+				if c == clerkinvitetest.CallFindUsers && w == clerkinvitetest.Before && b.Clerk.Requests()[c] > 1 {
+					cancel() // the second pass begins
+				}
+			})
+			_, err = b.Deliver(ctx, nil)
+			require.ErrorIs(t, err, context.Canceled)
+			for _, p := range few {
+				b.RequireInvited(t, p.Email, 1)
+			}
+			require.Equal(t, 1, b.Clerk.Requests()[clerkinvitetest.CallCreateBulk])
+		})
+	}
+}
+
 // A host that has committed a reservation delivers it without the rest of the backlog.
 func TestDeliver_Refs(t *testing.T) {
 	t.Parallel()

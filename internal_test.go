@@ -330,6 +330,7 @@ func TestQueueNext(t *testing.T) {
 		shared int // attempts that can share a request, and whether they have tried
 		tried  bool
 		single int
+		first  bool // the attempts are not of imports
 		again  bool // the single ones are not first attempts
 		want   int
 		bulk   bool
@@ -342,17 +343,20 @@ func TestQueueNext(t *testing.T) {
 		"a request for ten is not spent on fewer":              {queue: queue{more: true}, shared: 4, want: 0},
 		"single ones go in the meantime":                       {queue: queue{more: true}, shared: 4, single: 2, want: 1},
 		"those that were tried do not wait":                    {queue: queue{more: true}, shared: 4, tried: true, want: 4, bulk: true},
+		"those who come before imports do not wait":            {queue: queue{more: true}, shared: 4, single: 2, first: true, want: 4, bulk: true},
 		"bulk limited: one by one":                             {queue: queue{more: true, bulkLimit: limit}, shared: 12, want: 1},
 		"bulk limited: single ones first":                      {queue: queue{bulkLimit: limit}, shared: 12, single: 1, want: 1},
 		"both limited: those that share wait":                  {queue: queue{bulkLimit: limit, singleLimit: limit}, shared: 12, want: 0},
-		"the share used up: those who are not imported go":     {queue: queue{bulkLimit: limit, shareLimit: limit}, shared: 12, want: 1},
+		"the share used up: those who are not imported go":     {queue: queue{bulkLimit: limit, shareLimit: limit}, shared: 12, first: true, want: 1},
 		"both limited: single ones may have something to find": {queue: queue{bulkLimit: limit, singleLimit: limit}, shared: 12, single: 2, again: true, want: 1},
 		"both limited: all wait":                               {queue: queue{bulkLimit: limit, singleLimit: limit}, shared: 12, single: 2, want: 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			q := c.queue
-			q.batchable, q.single = attempts(c.shared, func(a *attempt) { a.batchable, a.bulkRejected = true, c.tried }), attempts(c.single, func(a *attempt) {
+			q.batchable, q.single = attempts(c.shared, func(a *attempt) {
+				a.batchable, a.bulkRejected, a.row.Bulk = true, c.tried, !c.first
+			}), attempts(c.single, func(a *attempt) {
 				if c.again {
 					a.row.Attempts = 2
 				}

@@ -231,7 +231,13 @@ func (s *Service) inviteOnce(ctx context.Context, want *Member) (*Member, error)
 	if err != nil || row == nil {
 		return nil, err
 	}
-	done := s.deliverNow(ctx, p, row)
+	done := delivery{Result: Result{Member: row}}
+	switch {
+	case p.owns(row):
+		done = s.deliverNow(ctx, p, row)
+	case row.Due():
+		return nil, nil // the next round takes it over, unless another attempt owns it
+	}
 	switch {
 	case done.Err != nil:
 		return nil, done.Err
@@ -245,7 +251,8 @@ func (s *Service) inviteOnce(ctx context.Context, want *Member) (*Member, error)
 	return nil, nil // an earlier attempt's invitation has ended or was withdrawn: invite again
 }
 
-// reserveNow reserves a row and claims it for a new pass. The row is nil if another caller has changed it.
+// reserveNow reserves a row and claims it for a new pass. If another caller changes the row in the meantime, the pass does
+// not own it, or the row is nil.
 func (s *Service) reserveNow(ctx context.Context, want *Member) (*pass, *Member, error) {
 	p, err := s.newPass(ctx)
 	if err != nil {
@@ -256,7 +263,7 @@ func (s *Service) reserveNow(ctx context.Context, want *Member) (*pass, *Member,
 		return nil, nil, err
 	}
 	row, err := reserved[0].Member, reserved[0].Err
-	if err == nil && !p.fresh(s.now()) { // the insert waited for a transaction that had written the address
+	if err == nil && p.owns(row) && !p.fresh(s.now()) { // the insert waited for a transaction that had written the address
 		row, err = s.reclaim(ctx, p, row)
 	}
 	return p, row, err
@@ -273,7 +280,9 @@ func (s *Service) reclaim(ctx context.Context, p *pass, row *Member) (claimed *M
 		}
 		next := *current
 		next.Attempts-- // the same attempt
-		return s.claimed(next, p.claimedAt), nil
+		claimed := s.claimed(next, p.claimedAt)
+		p.claims[row.ID] = claim{claimed.ClaimedUntil, p.claims[row.ID].mayHaveInvitation}
+		return claimed, nil
 	})
 	if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
 		return nil, nil
@@ -438,13 +447,10 @@ func (s *Service) insert(ctx context.Context, st TxStore, slots []*slot) error {
 	}
 	for i, sl := range slots {
 		var dup *DuplicateEmailError
-		switch r := inserted[i]; {
-		case errors.As(r.Err, &dup):
+		if r := inserted[i]; errors.As(r.Err, &dup) {
 			sl.existing = dup.Member
-		case r.Err == nil && r.Member.Version != 1:
-			sl.existing = r.Member // inserted under this ID already, and changed since
-		default:
-			sl.finish(r)
+		} else {
+			sl.finish(r) // the store may have repeated the insert after a lost response, and the row may have changed since
 			if r.Err == nil {
 				s.stateChanged(ctx, "", StatusReserved)
 			}

@@ -479,6 +479,103 @@ func (s slowInsert) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]c
 	return results, err
 }
 
+// repeatedInsert is a store that repeats its first insert, because the response was lost.
+type repeatedInsert struct {
+	clerkinvite.Store
+	lost func() // called between the two
+}
+
+func (s *repeatedInsert) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+	if lost := s.lost; lost != nil {
+		s.lost = nil
+		if _, err := s.Store.Insert(ctx, rows); err != nil {
+			return nil, err
+		}
+		lost()
+	}
+	return s.Store.Insert(ctx, rows)
+}
+
+// The store repeats an insert, and another caller changes the row before. The caller's own row is not a duplicate.
+func TestRowChangedBeforeARepeatedInsert(t *testing.T) {
+	t.Parallel()
+	revoke := func(t *testing.T, b *testkit.Rig) {
+		_, err := b.Revoke(t.Context(), testkit.Ada)
+		require.NoError(t, err)
+	}
+	update := func(t *testing.T, b *testkit.Rig) {
+		role := "owner"
+		_, err := b.Update(t.Context(), testkit.Ada, clerkinvite.MemberUpdate{Role: &role})
+		require.NoError(t, err)
+	}
+	deliver := func(t *testing.T, b *testkit.Rig) {
+		b.Clock.Advance(time.Hour)
+		report, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, 1, report.Invited)
+	}
+	claim := func(t *testing.T, b *testkit.Rig) {
+		b.Clock.Advance(time.Hour)
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+		_, err := b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+	}
+	invite := func(s *clerkinvite.Service, t *testing.T) (*clerkinvite.Member, error) {
+		return s.Invite(t.Context(), testkit.Params("acme", "ada@example.com"))
+	}
+	inviteMany := func(s *clerkinvite.Service, t *testing.T) (*clerkinvite.Member, error) {
+		results, err := s.InviteMany(t.Context(), []clerkinvite.InviteParams{testkit.Params("acme", "ada@example.com")}, nil)
+		require.NoError(t, err)
+		return results[0].Member, results[0].Err
+	}
+	reserve := func(s *clerkinvite.Service, t *testing.T) (*clerkinvite.Member, error) {
+		return s.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+	}
+	for name, c := range map[string]struct {
+		call   func(*clerkinvite.Service, *testing.T) (*clerkinvite.Member, error)
+		lost   func(*testing.T, *testkit.Rig)
+		want   clerkinvite.Status
+		err    error
+		emails int
+	}{
+		"Reserve, delivered":    {reserve, deliver, clerkinvite.StatusPending, nil, 1},
+		"Reserve, claimed":      {reserve, claim, clerkinvite.StatusReserved, nil, 1},
+		"Reserve, updated":      {reserve, update, clerkinvite.StatusReserved, nil, 0},
+		"Reserve, revoked":      {reserve, revoke, clerkinvite.StatusRevoked, nil, 0},
+		"InviteMany, delivered": {inviteMany, deliver, clerkinvite.StatusPending, nil, 1},
+		"InviteMany, claimed":   {inviteMany, claim, clerkinvite.StatusReserved, nil, 1},
+		"InviteMany, updated":   {inviteMany, update, clerkinvite.StatusPending, nil, 1},
+		"InviteMany, revoked":   {inviteMany, revoke, clerkinvite.StatusRevoked, clerkinvite.ErrConflict, 0},
+		"Invite, delivered":     {invite, deliver, clerkinvite.StatusPending, nil, 1},
+		"Invite, claimed":       {invite, claim, clerkinvite.StatusReserved, &clerkinvite.DuplicateEmailError{}, 1},
+		"Invite, updated":       {invite, update, clerkinvite.StatusPending, nil, 1},
+		"Invite, revoked":       {invite, revoke, clerkinvite.StatusRevoked, clerkinvite.ErrConflict, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+				store := &repeatedInsert{b.Store, func() { c.lost(t, b) }}
+				s := testkit.New(t, testkit.Options{Clock: b.Clock}, b.Clerk, b.API, store)
+				m, err := c.call(s.Service, t)
+				var dup *clerkinvite.DuplicateEmailError
+				switch {
+				case errors.As(c.err, &dup):
+					require.ErrorAs(t, err, &dup)
+				case c.err != nil:
+					require.ErrorIs(t, err, c.err)
+				default:
+					require.NoError(t, err)
+					require.Equal(t, c.want, m.Status)
+				}
+				row := b.Member(t, "ada@example.com")
+				require.Equal(t, c.want, row.Status)
+				require.Equal(t, 1, row.Send)
+				require.Equal(t, c.emails, b.Clerk.EmailsTo("ada@example.com"))
+			})
+		})
+	}
+}
+
 // Invite claims its member again after a slow insert, while another call changes the member's role. It does not take its
 // own first claim for another caller's.
 func TestInvite_UpdatedAfterASlowInsert(t *testing.T) {

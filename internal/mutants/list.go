@@ -123,10 +123,10 @@ var mutants = []mutant{
 		{"state.go", "	if mayHaveInvitation {", "	if mayHaveInvitation && m.Attempts > 100 {"},
 	}},
 	{name: "parameters cannot be corrected after attempts that sent nothing", test: "TestInvite_CorrectsParametersAfterAttemptsThatSentNothing", edits: []edit{
-		{"deliver.go", "= m.mayHaveInvitation()\n", "= m.Attempts > 0\n"},
+		{"deliver.go", ", m.mayHaveInvitation()}", ", m.Attempts > 0}"},
 	}},
 	{name: "an attempt that sent nothing forgets an earlier one", test: "TestInvite_CorrectsParametersAfterAttemptsThatSentNothing", edits: []edit{
-		{"deliver.go", "= m.mayHaveInvitation()\n", "= m.ID == \"\"\n"},
+		{"deliver.go", ", m.mayHaveInvitation()}", ", m.ID == \"\"}"},
 	}},
 	{name: "a failed purge forgets that Clerk may have the invitation", test: "TestInvite_ParametersOfAnOpenInvitation/Purge_fails/memory", edits: []edit{
 		{"withdraw.go", "next.ClaimedUntil = c.before.ClaimedUntil", "next.ClaimedUntil = nil"},
