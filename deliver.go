@@ -397,10 +397,10 @@ func (a *attempt) mayEndWithoutCreate() bool { return a.isRetry() || a.rejection
 // organization returns the ID of the organization that the row's invitation is for, or "".
 func (a *attempt) organization() string { return a.params.organization() }
 
-// isAbandoned reports whether the row's invitation may be tried only once, and was.
+// isAbandoned reports whether the row's invitation may be tried only once, and an earlier attempt has tried it.
 func (a *attempt) isAbandoned() bool {
 	earlier := a.row.Attempts - 1
-	if a.row.allowsRetry() { // the last of them does not count
+	if a.row.allowsRetry() { // the last one decided nothing, because Clerk rejected its bulk request
 		earlier--
 	}
 	return a.params.Withdraw != "" && earlier > 0

@@ -76,7 +76,10 @@ func (q *queue) next() (group []*attempt, bulk bool) {
 	if i := slices.IndexFunc(q.single, func(a *attempt) bool { return isFree(a) || a.mayEndWithoutCreate() }); i >= 0 {
 		return take(&q.single, i, 1), false
 	}
-	if i := slices.IndexFunc(q.batchable, isFree); i >= 0 && !shares {
+	if shares { // these wait for more
+		return nil, false
+	}
+	if i := slices.IndexFunc(q.batchable, isFree); i >= 0 {
 		return take(&q.batchable, i, 1), false
 	}
 	return nil, false
@@ -87,7 +90,7 @@ func (q *queue) sharesRequests() bool {
 	switch {
 	case q.bulkLimit != nil, len(q.batchable) == 0:
 		return false
-	case len(q.batchable) == 1:
+	case len(q.batchable) == 1: // a bulk request is for several, unless the other endpoint is limited
 		return q.singleLimitFor(q.batchable[0]) != nil
 	}
 	return true

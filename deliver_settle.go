@@ -177,13 +177,15 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) error {
 		a.delivery = &delivery{Result: Result{Err: errPurged}}
 		return nil
 	}
-	row, elsewhere := rows[own], rows[own].organization() != a.organization()
-	if row.Due() && !elsewhere { // in any send, because the user has verified the address
+	row := rows[own]
+	waits := row.Status.Waits() && row.organization() == a.organization()
+	if waits && row.Due() { // in any send, because the user has verified the address
 		a.row = row
 		return nil
 	}
-	// Resolve or another caller has decided. If a member is active by the membership, removeAdded keeps it.
-	if !row.Status.Waits() || elsewhere {
+	// Resolve or another caller has decided. A row that still waits can become active by the membership. If another row is
+	// active by it, removeAdded keeps it.
+	if !waits {
 		_ = s.removeAdded(ctx, a)
 	}
 	a.delivery = &delivery{Result: Result{Member: row}}
@@ -311,16 +313,16 @@ func openOrUnlisted(list []Invitation, previous string) []Invitation {
 // only if it is previous, and no member has adopted it. Others may belong to another application.
 func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
 	m, marked := inv.mark()
-	leftOver := !marked && inv.ID == previous
-	for _, row := range rows {
-		switch {
-		case marked && row.ID == m.ID:
-			leftOver = !keeps(row, inv, m.Send)
-		case row.Status.Waits() && row.InvitationID == inv.ID:
-			return false // adopted
-		}
+	isOwner := func(row *Member) bool { return marked && row.ID == m.ID }
+	adopted := func(row *Member) bool { return !isOwner(row) && row.Status.Waits() && row.InvitationID == inv.ID }
+	switch owner := slices.IndexFunc(rows, isOwner); {
+	case slices.ContainsFunc(rows, adopted):
+		return false
+	case !marked:
+		return inv.ID == previous
+	default:
+		return owner >= 0 && !keeps(rows[owner], inv, m.Send)
 	}
-	return leftOver
 }
 
 // keeps reports whether the row still needs a pending invitation with its ID in the marker.

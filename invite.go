@@ -484,7 +484,7 @@ func takenOver(old, want *Member) *Member {
 	case !old.mayHaveInvitation():
 		n.Params, n.Attempts = want.Params, 0
 	case old.clerkParams().Withdraw != "":
-		n = withoutRetry(n) // the parameters stay; the next round of invite starts a new send
+		n = withoutRetry(n) // the new attempt counts as a second one, so it withdraws the send; the next round of invite starts another
 	default:
 		return nil
 	}

@@ -72,7 +72,7 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 		}
 		ended := asEnded(*row, to, "", s.now())
 		if row.Due() && row.isClaimed(*ended.SettledAt) || s.justWithdrawn(row, *ended.SettledAt) {
-			ended.ClaimedUntil = ended.SettledAt // see justWithdrawn
+			ended.ClaimedUntil = ended.SettledAt // keeps Purge away for a lease, see justWithdrawn
 		}
 		return ended, nil
 	})

@@ -237,7 +237,7 @@ var mutants = []mutant{
 		{"deliver_settle.go", "return row.InvitationID == inv.ID || underWay", "return underWay"},
 	}},
 	{name: "a resend leaves the older invitation open, if it has no marker", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
-		{"deliver_settle.go", "!marked && inv.ID == previous\n", "!marked && inv.ID != previous\n"},
+		{"deliver_settle.go", "		return inv.ID == previous\n", "		return inv.ID != previous\n"},
 	}},
 	{name: "a resend kills another tenant's link", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
 		{"deliver_settle.go", "!ours && list[i].ID == previous {", "!ours && list[i].ID == \"\" {"},
@@ -258,10 +258,10 @@ var mutants = []mutant{
 		{"withdraw.go", "		return accepted, s.revokeUnlisted(ctx, row)\n", "		return accepted, nil\n"},
 	}},
 	{name: "Purge trusts the list after a revocation during an attempt", test: "TestPromise4_PurgeAfterALostResponse/revoked", edits: []edit{
-		{"withdraw.go", "			ended.ClaimedUntil = ended.SettledAt // see justWithdrawn\n", ""},
+		{"withdraw.go", "			ended.ClaimedUntil = ended.SettledAt // keeps Purge away for a lease, see justWithdrawn\n", ""},
 	}},
 	{name: "Purge trusts the list after a withdrawal", test: "TestPromise4_PurgeAfterALostResponse/withdrawn", edits: []edit{
-		{"verdict.go", "			n.SettledAt, n.ClaimedUntil = &now, &now // see justWithdrawn\n", "			n.SettledAt = &now\n"},
+		{"verdict.go", "			n.SettledAt, n.ClaimedUntil = &now, &now // keeps Purge away for a lease, see justWithdrawn\n", "			n.SettledAt = &now\n"},
 	}},
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
 		{"reconcile_invitations.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, RevokeRequest{l.ID, l.Organization})"},
@@ -336,10 +336,10 @@ var mutants = []mutant{
 		{"deliver_settle.go", "	provisional := filter(open, (*attempt).isProvisional)\n	s.write(ctx, l, filter(open, func(a *attempt) bool { return !a.isProvisional() })) // first, because confirm may hang\n", "	provisional := open\n"},
 	}},
 	{name: "a user with two addresses whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
-		{"deliver_settle.go", "	if !row.Status.Waits() || elsewhere {\n		_ = s.removeAdded(ctx, a)\n	}\n", ""},
+		{"deliver_settle.go", "	if !waits {\n		_ = s.removeAdded(ctx, a)\n	}\n", ""},
 	}},
 	{name: "a member is active in another organization than the attempt's", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
-		{"deliver_settle.go", "	if row.Due() && !elsewhere {", "	if row.Due() {"},
+		{"deliver_settle.go", "	if waits && row.Due() {", "	if row.Due() {"},
 	}},
 	{name: "a user stays in the organization although the member was invited into another", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
 		{"organization.go", "return o != nil && o.ID == organization && (m.Status", "return o != nil && (m.Status"},
@@ -366,7 +366,7 @@ var mutants = []mutant{
 		{"organization.go", "organization: !saysNotFound(err)}", "organization: true}"},
 	}},
 	{name: "a withdrawn resend starts no cooldown", test: "TestPurge_AfterAWithdrawnResend/then_revoked_false", edits: []edit{
-		{"verdict.go", "			n.SettledAt, n.ClaimedUntil = &now, &now // see justWithdrawn\n", "			n.ClaimedUntil = &now\n"},
+		{"verdict.go", "			n.SettledAt, n.ClaimedUntil = &now, &now // keeps Purge away for a lease, see justWithdrawn\n", "			n.ClaimedUntil = &now\n"},
 	}},
 	{name: "a revoked member forgets a withdrawn resend", test: "TestPurge_AfterAWithdrawnResend/then_revoked_true", edits: []edit{
 		{"withdraw.go", " || s.justWithdrawn(row, *ended.SettledAt) {", " {"},
