@@ -236,7 +236,7 @@ func (p *pass) countFailures(group []*attempt) {
 	case len(failed) == 0 && slices.ContainsFunc(group, func(a *attempt) bool { return a.verdict.kind != undecided }):
 		p.failures = 0
 	}
-	if p.failures == maxFailures {
+	if p.failures >= maxFailures {
 		for _, a := range failed {
 			a.delivery.stop = true
 		}

@@ -146,14 +146,12 @@ func (s *Service) memberVerdict(ctx context.Context, p *pass, a *attempt, u *Use
 	if err != nil {
 		return s.callFailed(ctx, p, a, call{op: "find memberships", organization: true}, err)
 	}
+	if m != nil && a.params.Organization.AddExisting && a.mayHaveInvitation && !m.isOlder(a.row) {
+		a.mayHaveAdded = u.ID // an earlier attempt
+	}
 	v := userVerdict(u, nil, s.now())
 	switch {
-	case v.kind != isLinked: // barred users get no invitation
-		if m != nil && a.params.Organization.AddExisting && a.mayHaveInvitation && !m.isOlder(a.row) {
-			a.mayHaveAdded = u.ID // an earlier attempt
-		}
-		return v
-	case m != nil:
+	case v.kind != isLinked, m != nil: // barred users get no invitation
 		return v
 	case a.params.Organization.AddExisting:
 		return s.addMember(ctx, p, a, u)
@@ -247,7 +245,7 @@ func (p *pass) countAdding(a *attempt) {
 		if !a.isRetry() {
 			p.failures++
 		}
-		v.stop = p.failures == maxFailures
+		v.stop = p.failures >= maxFailures
 	case v.op == opAddMember && v.kind == isRefused, v.kind == isLinked && a.mayHaveAdded != "":
 		p.failures = 0
 	}

@@ -697,8 +697,9 @@ func TestPromise5_OrganizationChangedDuringTheAttempt(t *testing.T) {
 func TestOrganization_AddedForASecondAddress(t *testing.T) {
 	t.Parallel()
 	for _, inOrganization := range []bool{false, true} {
-		for _, gaveUp := range []bool{false, true} {
-			t.Run(fmt.Sprintf("in the organization %v/gave up %v", inOrganization, gaveUp), func(t *testing.T) {
+		for i := range 4 {
+			gaveUp, lost := i%2 > 0, i >= 2
+			t.Run(fmt.Sprintf("in the organization %v/gave up %v/lost response %v", inOrganization, gaveUp, lost), func(t *testing.T) {
 				t.Parallel()
 				eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
 					u := b.Clerk.AddVerifiedUser("work@example.com")
@@ -718,6 +719,13 @@ func TestOrganization_AddedForASecondAddress(t *testing.T) {
 					if gaveUp {
 						b.Clerk.SetPrimaryEmail(u.ID, "ada@example.com")
 						b.Clerk.RemoveEmail(u.ID, "work@example.com")
+					}
+					if lost {
+						b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+						_, err = b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+						var uncertain *clerkinvite.ClerkInvitationError
+						require.ErrorAs(t, err, &uncertain)
+						b.Clock.Advance(time.Hour)
 					}
 					_, err = b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
 					var dup *clerkinvite.DuplicateEmailError
