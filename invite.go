@@ -278,6 +278,7 @@ func (s *Service) reclaim(ctx context.Context, p *pass, row *Member) (claimed *M
 		if p.lease, err = s.newLease(ctx); err != nil {
 			return nil, err
 		}
+		p.dueAt = p.claimedAt
 		next := *current
 		next.Attempts-- // the same attempt
 		claimed := s.claimed(next, p.claimedAt)

@@ -116,6 +116,7 @@ func (s *sequence) reconciled() {
 				sum.LeftOver += report.LeftOver
 				sum.Unknown += report.Unknown
 				sum.Newer += report.Newer
+				sum.Missing += report.Missing
 				sum.Moved += report.Moved
 				sum.OutOfDate = append(sum.OutOfDate, report.OutOfDate...)
 				sum.AcceptedElsewhere = append(sum.AcceptedElsewhere, report.AcceptedElsewhere...)
@@ -159,6 +160,9 @@ func (s *sequence) reconciled() {
 		did = once(clerkinvite.ReconcileOptions{})
 	}
 	again := once(clerkinvite.ReconcileOptions{Limit: s.rand.IntN(4)})
+	if did.Missing > 0 { // which of these users Reconcile asks for depends on the page, and one may exist although lists hide it
+		again.Removed = 0
+	}
 	if n := numbers(again); s.problem == "" && (n[0]+n[1]+n[2]+n[3]+again.Moved > 0 || n[5] != len(did.AcceptedElsewhere)) {
 		s.failf("end: another Reconcile would change: %+v", n)
 	}

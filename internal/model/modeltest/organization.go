@@ -391,9 +391,9 @@ func (s *sequence) notCleared(m *clerkinvite.Member, added addition) bool {
 		(attempt.process.dead || attempt.storeFailed || attempt.failed || attempt.tooLate || s.everLimited[clerkinvitetest.CallRemoveMember])
 }
 
-// endedMembership checks that the user of a removed member is not left in the organization.
+// endedMembership checks that the user of a member whom the task has removed is not left in the organization.
 func (t *task) endedMembership(there, m *clerkinvite.Member) {
-	if there == nil || !inOrganization(m) || t.verb != remove || there.Status != clerkinvite.StatusActive {
+	if there == nil || !inOrganization(m) || t.verb != remove || there.Status != clerkinvite.StatusActive || t.withdrawals[m.ID] != t {
 		return
 	}
 	if p := t.users[there.ClerkUserID]; p.ever(t.began, func(at moment) bool { return !at.member }) {
