@@ -296,6 +296,11 @@ func TestMirror_RefusesAddressesNotNormalised(t *testing.T) {
 			require.Equal(t, 3, testkit.QueryOne[int](t, pool, wrong))
 			refuses(grace, ada, linus)
 			h.exec(`DELETE FROM "host"."Admins" WHERE clerk = 'none' AND "E-mail" <> 'joan.joanson@example.com'; UPDATE "host"."Admins" SET clerk = NULL WHERE clerk = 'none'`)
+			if !test.sensitive { // Sync finds the row of a member who has left, whatever its case
+				dora := testkit.InsertRows(t, store, testkit.ActiveRow(testkit.ReservedRow(tenant, "dora.dorason@example.com"), "user_dora"))[0]
+				testkit.UpdateRows(t, store, clerkinvite.Change{Old: dora, New: statusChanged(dora, clerkinvite.StatusRemoved)})
+				h.exec(`INSERT INTO host."Admins" VALUES ('` + tenant + `', 'Dora.Dorason@Example.com', 'user_dora')`)
+			}
 			path := testkit.QueryOne[string](t, pool, "SHOW search_path")
 			h.exec(h.sql(clerkinvite.Mirror.Up) + h.sql(clerkinvite.Mirror.Sync) + `DO $$ BEGIN ASSERT current_setting('search_path') = '` + strings.ReplaceAll(path, "'", "''") + `'; END $$`)
 			const rows = `SELECT lower("E-mail"::text), clerk FROM host."Admins" WHERE tenant IS NOT NULL AND clerk IS NOT NULL`

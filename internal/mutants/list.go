@@ -324,10 +324,10 @@ var mutants = []mutant{
 		{"organization.go", "	return err == nil && known\n", "	return err == nil\n"},
 	}},
 	{name: "a barred user loses a membership that no attempt has added", test: "TestOrganization_BarredMemberOfOthersStays_TriedOnce", edits: []edit{
-		{"organization.go", "v.kind != isLinked && a.mayHaveInvitation && !m", "v.kind != isLinked && !m"},
+		{"organization.go", "v.kind != isLinked && a.mayHaveInvitation && !m.isOlder(a.row)", "v.kind != isLinked && m != nil"},
 	}},
 	{name: "Revoke ends a membership that is older than the member", test: "TestOrganization_RevokeKeepsAnOlderMembership", edits: []edit{
-		{"organization.go", "	case m.isOlder(row):\n		return nil\n", ""},
+		{"organization.go", "	case m.isOlder(row):\n", "	case m.isOlder(row) && row == nil:\n"},
 	}},
 	{name: "a resend without a new invitation keeps the revoked one", test: "TestOrganization_UnfinishedResend", edits: []edit{
 		{"deliver_settle.go", "		s.checkOlder(ctx, a)\n", ""},
