@@ -300,7 +300,7 @@ func (t *task) results(ps []clerkinvite.InviteParams, results []clerkinvite.Resu
 			}
 		default:
 			first[ref] = r
-			if r.Member != nil && r.Member.Ref() != ref && r.Member.Status != clerkinvite.StatusActive || r.Err == nil && r.Member == nil {
+			if r.Member != nil && !t.had(r.Member, ref) || r.Err == nil && r.Member == nil {
 				t.failf("returned: %s returns %v for %s", t.name, state{r.Member}, ref.Email)
 			}
 			if err == nil || !errors.Is(r.Err, err) {
