@@ -39,8 +39,8 @@ type Adopted struct {
 // was written or found. Existing members are never changed. Err is
 //   - nil for a new member, and for an existing member with the same ClerkUserID or invitation;
 //   - *[InvalidParamsError];
-//   - *[DuplicateEmailError] if the tenant has a member with this address and another ClerkUserID, or if an
-//     earlier person in people is this member. A member with another ClerkUserID may be waiting for this user
+//   - *[DuplicateEmailError] if the tenant has a member with this address and another ClerkUserID, or if
+//     people has the same member twice. A member with another ClerkUserID may be waiting for this user
 //     ([Service.ResolveUser] makes it active), or may have ended ([Service.Invite] links the user again);
 //   - [ErrUserTaken] if another member of the tenant has this ClerkUserID. Member is that member.
 //

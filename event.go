@@ -119,10 +119,12 @@ func parseEvent(payload []byte) (*Event, error) {
 // It ignores all other events.
 //
 // Clerk's API can lag behind its events. If it contradicts an event, and the event's Timestamp is less
-// than two minutes old, HandleEvent returns [ErrUnconfirmed]. An older event, or one without a
-// Timestamp such as some of the dashboard's example events, is then ignored. An event that a user has left an
-// organization counts as contradicted for five minutes after the member became active, because it may be
-// about an earlier membership. Reconcile removes the member if Clerk still does not show the membership then.
+// than two minutes old, HandleEvent returns [ErrUnconfirmed]. It ignores a contradicted event that is
+// older or has no Timestamp. Some of the dashboard's example events have none.
+//
+// In the first five minutes after a member became active, an event that its user has left the organization
+// always counts as contradicted, because it may be about an earlier membership. If Clerk does not show the
+// membership later, Reconcile removes the member.
 //
 // Errors: [ErrUnconfirmed]; *[ClerkInvitationError] if Clerk fails; the context's and the store's
 // error, unchanged. After an error, deliver the event again. HandleEvent is safe for concurrent use

@@ -29,9 +29,8 @@ type Config struct {
 	Logger *slog.Logger
 
 	// Now is this machine's clock. Times that are stored, or compared with stored ones, are those
-	// of Store.Clock: the Service measures how far Now differs from it, and corrects Now. A store
-	// in PostgreSQL has such a clock, so a test that sets Now also sets PgxOptions.Now. Defaults
-	// to time.Now.
+	// of Store.Clock: the Service measures how far Now differs from it, and corrects Now. So a test
+	// with a PgxStore must set PgxOptions.Now, too. Defaults to time.Now.
 	Now func() time.Time
 
 	// RedirectURL is used if InviteParams has none: an http or https URL, an app's URL
@@ -163,13 +162,13 @@ type InviteParams struct {
 //
 // A member that is failed, revoked, expired, removed, or pending past its expiry is invited again.
 //
-// With Organization, active means that the user is a member of the organization. A Clerk user who is not
-// gets the organization's invitation, or is added immediately with AddExisting. A pending invitation of
+// With Organization, active means that the user is a member of the organization. Other Clerk users get
+// the organization's invitation. With AddExisting they are added immediately. A pending invitation of
 // the organization for the address is adopted, without another email.
 //
 // A pending or active member is a duplicate, without a request to Clerk. But if its row has not changed
-// for a day, one Invite a day checks Clerk. The person is then invited, after the row was changed as
-// Reconcile would change it, in three cases:
+// for a day, one Invite a day checks Clerk. In three cases it changes the row as Reconcile would, and
+// invites the person:
 //
 //   - The invitation was revoked or has expired.
 //   - The user has another address now.

@@ -56,7 +56,7 @@ type Mirror struct {
 	MemberID string `json:"member_id,omitempty"`
 
 	// Statuses are the states in which a member has a row. Defaults to pending and active.
-	// ClerkUserID is NULL for members in other states.
+	// In a row of a member that is neither pending nor active, ClerkUserID is NULL.
 	Statuses []Status `json:"statuses,omitempty"`
 
 	// LeftColumn is a column such as "deleted_at" that marks members that have left the Statuses. By
@@ -65,9 +65,9 @@ type Mirror struct {
 	// When the member leaves, the column gets LeftValue, or the current time if LeftValue is empty.
 	// While the member is in one of the Statuses, the column has PresentValue, or NULL if PresentValue
 	// is empty. When the member leaves, ClerkUserID also becomes "left_" and the member's ID, so that
-	// no query by user finds the row. Purge deletes the row, and recognises it by that or by MemberID.
-	// If the mirror has neither column, Purge deletes the row that has the
-	// member's address and the mark.
+	// no query by user finds the row. Purge finds the row by ClerkUserID or MemberID, and deletes it.
+	// In a mirror without these two columns, Purge deletes the row if it has the member's address and is
+	// marked in LeftColumn.
 	LeftColumn   string `json:"left_column,omitempty"`
 	LeftValue    string `json:"left_value,omitempty"`
 	PresentValue string `json:"present_value,omitempty"`

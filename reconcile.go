@@ -67,24 +67,24 @@ type ReconcileReport struct {
 // report then covers the completed part, and Cursor says where to continue. A member or an invitation
 // that cannot be changed does not stop it. The first such error is returned at the end.
 //
-// It removes a member whose user does not exist only if Clerk knows a member that is as old or older
-// (Member.SettledAt). Clerk knows a member if it shows the member's user or invitation. If Clerk knows
-// none, the secret key may be another instance's, and the report counts the member as Missing. The check
+// If a member's user does not exist, Reconcile looks for another member with the same or an earlier
+// SettledAt whose user or invitation Clerk shows. Only if there is one, it removes the member. Otherwise the
+// secret key may be another instance's, and the report counts the member as Missing. The check
 // takes one request for each user that is missing from Clerk's list. Reconcile never removes a member that
 // became active in the last five minutes, because Clerk may not show the user yet.
 //
 // For members of organizations it makes more requests: one per organization in each 100 members, and, if
-// Config.Organizations is set, one per 500 invitations of all organizations. It removes an active member who
-// is missing from two responses about the organization's members, if Clerk shows some other member of an
-// organization who is active here.
+// Config.Organizations is set, one per 500 invitations of all organizations. It removes an active member if
+// two responses about the organization omit the user, and Clerk shows another active member of this or
+// another organization.
 //
 // If the user of an active member has given up the member's address, the member gets the user's verified
-// primary address, unless another member of the tenant has it. If that other member was removed as a
-// second address of the same user, it is erased first.
+// primary address. If another member of the tenant has that address, nothing changes. But a member that was
+// removed as a second address of the same user is erased, and its address is used.
 //
-// If Clerk leaves out an active member's user and shows neither another member's user nor an
-// invitation that a member refers to, the secret key is probably another instance's. Reconcile then
-// changes nothing and returns a *[ClerkInvitationError]. The same happens if all users of a small
+// If Clerk leaves out an active member's user, and shows no other member's user and no invitation that a
+// member refers to, whatever its age, the secret key is probably another instance's. Reconcile then changes
+// nothing and returns a *[ClerkInvitationError]. The same happens if all users of a small
 // instance were deleted and no member refers to any of the 500 newest invitations at Clerk. Remove
 // these members, and those counted as Missing, with Remove.
 //
