@@ -227,7 +227,9 @@ func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) v
 	case codeOf(err) == codeAlreadyMember:
 		return userVerdict(u, nil, s.now())
 	}
-	p.noteRefusing(o.ID, err)
+	if !saysNotFound(err) { // otherwise it may be the user who was deleted
+		p.noteRefusing(o.ID, err)
+	}
 	v := s.callFailed(ctx, p, a, call{op: opAddMember, sends: true, organization: true}, err)
 	if v.kind == isUncertain {
 		a.mayHaveAdded = u.ID

@@ -738,6 +738,36 @@ func TestOrganization_AddedForASecondAddress(t *testing.T) {
 	}
 }
 
+// A user is deleted just before the request that adds them. Clerk's 404 concerns only this user.
+func TestOrganization_UserDeletedWhileAdding(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.Authorize = nil }})
+	var people []clerkinvite.InviteParams
+	for i := range 6 {
+		p := clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("p%d@example.com", i), Organization: &clerkinvite.Organization{ID: org, Role: "org:member", AddExisting: true}}
+		if i < 3 {
+			b.Clerk.AddVerifiedUser(p.Email)
+		}
+		people = append(people, p)
+	}
+	var deleted atomic.Bool
+	b.Clerk.OnCall(func(ctx context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+		if call == clerkinvitetest.CallAddMember && when == clerkinvitetest.Before && !deleted.Swap(true) {
+			users, err := b.Clerk.FindUsers(ctx, clerkinvite.UserQuery{Emails: []string{"p0@example.com"}})
+			if assert.NoError(t, err) {
+				b.Clerk.DeleteUser(users[0].ID)
+			}
+		}
+	})
+	results, err := b.InviteMany(t.Context(), people, nil)
+	require.NoError(t, err)
+	for i, r := range results {
+		if i > 0 {
+			require.NoError(t, r.Err, r.Member.Email)
+		}
+	}
+}
+
 // Clerk does not answer when the membership must be ended, either. The member keeps waiting, and the next attempt finds the membership.
 func TestOrganization_MembershipNotEnded(t *testing.T) {
 	t.Parallel()
