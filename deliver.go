@@ -229,8 +229,8 @@ func (s *Service) newPass(ctx context.Context) (*pass, error) {
 	return &pass{lease: l, dueAt: l.claimedAt}, err
 }
 
-// claim claims the due rows for the pass. It returns them without those that another process owns or
-// has changed in the meantime.
+// claim claims the due rows for the pass, and returns them as claimed. It skips rows that another process
+// owns or has just changed.
 func (s *Service) claim(ctx context.Context, p *pass, rows []*Member) (claimed []*Member, err error) {
 	var changes []Change
 	for _, row := range rows {

@@ -58,7 +58,7 @@ type Config struct {
 	// option, with the withdrawn member.
 	//
 	// If Clerk may have created the invitation, it is revoked, immediately or by the next
-	// Reconcile, and a failed member never becomes active by it. If the process dies, the next
+	// Reconcile, and a failed member never becomes active through it. If the process dies, the next
 	// Deliver, or another Invite or Resend of the member, withdraws the invitation; until then
 	// the person can accept it.
 	//
@@ -167,7 +167,7 @@ type InviteParams struct {
 // the organization for the address is adopted, without another email.
 //
 // A pending or active member is a duplicate, without a request to Clerk. But if its row has not changed
-// for a day, one Invite a day checks Clerk. In three cases it changes the row as Reconcile would, and
+// for a day, one Invite per day asks Clerk. In three cases it changes the row as Reconcile would, and
 // invites the person:
 //
 //   - The invitation was revoked or has expired.
