@@ -281,7 +281,8 @@ func (s *Service) reclaim(ctx context.Context, p *pass, row *Member) (claimed *M
 		next := *current
 		next.Attempts-- // the same attempt
 		claimed := s.claimed(next, p.claimedAt)
-		p.claims[row.ID] = claim{claimed.ClaimedUntil, p.claims[row.ID].mayHaveInvitation}
+		first := p.claims[row.ID]
+		p.claims[row.ID] = claim{claimed.ClaimedUntil, first.dueAt, first.mayHaveInvitation}
 		return claimed, nil
 	})
 	if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {

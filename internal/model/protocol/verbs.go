@@ -66,10 +66,12 @@ func (m *step) goOnVerb(a *actor) {
 	case pcInsert:
 		m.insert(a)
 	case pcRenew:
-		if !m.update(a.row, m.renewed(a)) {
+		was := a.row
+		if !m.update(was, m.renewed(a)) {
 			a.pc = pcInsert
 			return
 		}
+		a.claims(was)
 		m.reservedBy(a)
 	case pcReclaimGet:
 		if m.row.held != a.row.held || m.row.attempts != a.row.attempts {
@@ -105,6 +107,7 @@ func (m *step) goOnVerb(a *actor) {
 			a.pc = pcResendGet
 			return
 		}
+		a.claims(a.row)
 		a.row = m.row
 		m.attempt(a)
 	case pcRevokeGet, pcRevokeList, pcRevokeShared, pcRevokeOne, pcRevokeUsers, pcRevokeMembers, pcRevokeWrite, pcRevokeEnd:
@@ -127,6 +130,13 @@ func (m *step) insert(a *actor) {
 	switch {
 	case m.row.held > m.epoch, m.row.status == pending, m.row.status == active:
 		m.end(a) // a duplicate
+	}
+}
+
+// claims notes when the row was due before the claim.
+func (a *actor) claims(before row) {
+	if before.due() && before.next > a.began {
+		a.due = before.next
 	}
 }
 
