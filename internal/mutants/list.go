@@ -219,6 +219,9 @@ var mutants = []mutant{
 	{name: "two rejections in quick succession allow ignore_existing", test: "TestDeliver_HiddenHolderNeedsTwoRejections", edits: []edit{
 		{"deliver_create.go", "codeIdentifierExists && !a.early ||", "codeIdentifierExists ||"},
 	}},
+	{name: "a caller's own member is a duplicate, if another attempt delivers it", test: "TestInvite_OvertakenAfterASlowInsert", edits: []edit{
+		{"invite.go", "		return overtaken(dup.Member)\n", "		return nil, err\n"},
+	}},
 	{name: "a claim from the future blocks a member", test: "TestInvite_ClaimFromAClockThatWasAhead", edits: []edit{
 		{"lease.go", "		!m.UpdatedAt.After(now.Add(clockTolerance))\n", "		true\n"},
 	}},

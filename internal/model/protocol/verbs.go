@@ -74,11 +74,14 @@ func (m *step) goOnVerb(a *actor) {
 		a.claims(was)
 		m.reservedBy(a)
 	case pcReclaimGet:
-		if m.row.held != a.row.held || m.row.attempts != a.row.attempts {
+		switch r := m.row; {
+		case a.owns(r):
+			a.pc, a.row, a.began = pcReclaim, r, m.epoch
+		case r.due(), r.status == failed:
 			m.restart(a)
-			return
+		default:
+			m.end(a)
 		}
-		a.pc, a.row, a.began = pcReclaim, m.row, m.epoch
 	case pcReclaim:
 		r := a.row
 		r.attempts--
