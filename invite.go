@@ -226,12 +226,15 @@ func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 	return nil, ErrConflict
 }
 
-// overtaken returns the result of an Invite whose row another attempt delivers or has delivered.
+// overtaken returns the result of an Invite whose row another call delivers, has delivered, or is erasing.
 func overtaken(row *Member) (*Member, error) {
-	if row.Due() {
+	switch {
+	case row.Due():
 		return nil, &ClerkInvitationError{Op: "deliver", Outcome: Fault, Member: row, Err: errLeaseEnds}
+	case row.Status == StatusPending, row.Status == StatusActive:
+		return row, nil
 	}
-	return row, nil
+	return nil, ErrConflict
 }
 
 // inviteOnce is one round of invite. It returns no member for another round. row is the row that the round has written.

@@ -598,7 +598,7 @@ func TestInvite_OvertakenAfterASlowInsert(t *testing.T) {
 							b.Clerk.Fail(*c.fault)
 						}
 						_, err := b.Deliver(t.Context(), nil)
-						assert.NoError(t, err)
+						require.NoError(t, err)
 						b.Clock.Advance(time.Second)
 					})
 				}}
