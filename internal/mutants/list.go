@@ -731,6 +731,9 @@ var mutants = []mutant{
 	{name: "an organization is put into a path unchecked", test: "TestTrap11IDsAreValidated", pkg: "./clerkapi", edits: []edit{
 		{"internal/clerkcheck/clerkcheck.go", "case !wire.ValidID(m.Organization):", "case false:"},
 	}},
+	{name: "a plan without a free seat has another reason", test: "TestOrganization_RefusalNamesTheOrganization", edits: []edit{
+		{"organization.go", "code == codeFull || code == codeNoSeats", "code == codeFull"},
+	}},
 	{name: "a bulk request mixes organizations", test: "TestTrap16InvitationsIntoOrganizations", pkg: "./clerkapi", edits: []edit{
 		{"internal/clerkcheck/clerkcheck.go", "case r.Organization != rs[0].Organization:", "case false:"},
 	}},
