@@ -28,9 +28,9 @@ type Config struct {
 	// keys. Defaults to no logging.
 	Logger *slog.Logger
 
-	// Now is this machine's clock. Times that are stored, or compared with stored ones, are those
-	// of Store.Clock: the Service measures how far Now differs from it, and corrects Now. So a test
-	// with a PgxStore must set PgxOptions.Now, too. Defaults to time.Now.
+	// Now is this machine's clock. For times that it stores, or compares with stored ones, the Service
+	// corrects Now by its measured difference from Store.Clock. So a test with a PgxStore must set
+	// PgxOptions.Now, too. Defaults to time.Now.
 	Now func() time.Time
 
 	// RedirectURL is used if InviteParams has none: an http or https URL, an app's URL
@@ -62,7 +62,7 @@ type Config struct {
 	// Deliver, or another Invite or Resend of the member, withdraws the invitation; until then
 	// the person can accept it.
 	//
-	// Members that were only reserved are still tried, once, by Deliver or Run. Reserve,
+	// Deliver and Run still try members that were only reserved, once. Invitations from Reserve,
 	// ReserveMany and InviteMany with Wait still wait for rate limits. The choice is stored with
 	// each invitation when it is requested, and a later change does not affect it. Defaults to
 	// false: what could not be sent is sent later.
