@@ -252,6 +252,7 @@ type remainder struct {
 
 // pass delivers up to 100 rows and sets their results.
 func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remainder, err error) {
+	ctx = withStoredLimits(ctx)
 	p, _, err := m.s.backgroundPass(ctx, m.s.now())
 	if errors.Is(err, errTurnTaken) {
 		return remainder{waiting: rows}, nil // the other process delivers them
