@@ -14,9 +14,9 @@ const reserveChunk = 1000
 // ManyOptions are the options of InviteMany; nil means all defaults.
 type ManyOptions struct {
 	// Wait makes InviteMany wait for Clerk's rate limits until everyone has been invited or its
-	// context ends: about an hour for every 336 people. In the meantime it also delivers other due
-	// members, as Deliver does. Otherwise the remaining people are returned as reserved, and Run or
-	// Deliver invites them later.
+	// context ends. docs/performance.md has the number of people per hour. In the meantime it also
+	// delivers other due members, as Deliver does. Otherwise the remaining people are returned as
+	// reserved, and Run or Deliver invites them later.
 	Wait bool
 
 	// Progress, if set, is called after each step, in the caller's goroutine.
