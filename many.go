@@ -30,6 +30,7 @@ type ManyProgress struct {
 	Invited  int // now pending
 	Linked   int // now active: Clerk has a user with the address
 	Failed   int // with an error, such as invalid input, a duplicate, a refusal or a lost response
+	Refused  int // those of Failed whom Clerk refused
 
 	WaitUntil time.Time // if not zero, InviteMany now waits for a rate limit until then
 }
@@ -387,6 +388,10 @@ func (m *many) progress(until time.Time) {
 		case errors.Is(r.Err, errNotReached):
 		case r.Err != nil:
 			p.Failed++
+			var clerkErr *ClerkInvitationError
+			if errors.As(r.Err, &clerkErr) && clerkErr.Outcome == Refused {
+				p.Refused++
+			}
 		case r.Member.Status == StatusPending:
 			p.Invited++
 		case r.Member.Status == StatusActive:
