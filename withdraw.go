@@ -51,24 +51,21 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 		return nil, err
 	}
 	return s.change(ctx, ref, func(row *Member) (*Member, error) {
-		if row.Status == to {
-			return row, nil
-		}
 		if !allowed(row.Status, to) {
 			return nil, &TransitionError{row.Status, to}
 		}
-		// The row refers to one invitation. An incomplete attempt or an earlier send may have created
-		// another one.
-		others := row.Status != StatusActive && (row.Send > 1 || row.Due() && row.Attempts > 0)
-		accepted, err := s.revokeOpen(ctx, row, others)
-		if err == nil && accepted != notAccepted && to == StatusRevoked {
-			err = s.resolveAccepted(ctx, row, accepted)
+		accepted, err := s.revokeOpen(ctx, row, row.mayHaveOthers(to))
+		if err == nil && accepted != notAccepted {
+			err = s.resolveAccepted(ctx, row, to, accepted)
 		}
 		if err == nil && row.organization() != "" {
-			err = s.endMembership(ctx, row, to, accepted)
+			err = s.endMembership(ctx, row, to)
 		}
 		if err != nil && !s.deletedOrganization(ctx, row, err) {
 			return nil, err
+		}
+		if row.Status == to {
+			return row, nil
 		}
 		ended := asEnded(*row, to, "", s.now())
 		if row.Due() && row.isClaimed(*ended.SettledAt) || s.justWithdrawn(row, *ended.SettledAt) {
@@ -76,6 +73,16 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 		}
 		return ended, nil
 	})
+}
+
+// mayHaveOthers reports whether Clerk may have other open invitations of a member that becomes revoked or removed than the
+// one that it waits for. An incomplete attempt or an earlier send may have created one. A member who is not waiting may have
+// one if the user joined in another way than by accepting. Into the application, the next Reconcile revokes that.
+func (m Member) mayHaveOthers(to Status) bool {
+	if m.Status.Waits() {
+		return m.Send > 1 || m.Due() && m.Attempts > 0
+	}
+	return to == StatusRemoved && m.organization() != "" && (m.Send > 1 || m.InvitationID != "")
 }
 
 // acceptance says which of a member's invitations was accepted. The latest one is the largest.
@@ -256,26 +263,38 @@ func (s *Service) isUnknown(ctx context.Context, row *Member, failure error) (bo
 	return s.showsOurs(ctx)
 }
 
-// resolveAccepted resolves a member whose invitation was accepted, and returns a *TransitionError. It
-// returns nil if the current invitation can be revoked, because only an earlier send was accepted,
-// possibly long ago, and no user has verified the address.
-func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acceptance) error {
+// resolveAccepted resolves the members of the user who has accepted the invitation of a member that becomes revoked or
+// removed. An accepted invitation cannot be revoked, so for revoked it returns a *TransitionError, unless the current
+// invitation can be revoked, because only an earlier send was accepted, possibly long ago, and no user has verified the
+// address. For removed it returns errChanged if the member is active now. Then other tenants' members of the organization
+// do not keep waiting for the accepted invitation.
+func (s *Service) resolveAccepted(ctx context.Context, row *Member, to Status, accepted acceptance) error {
+	if to == StatusRemoved && (!row.Status.Waits() || row.organization() == "") {
+		return nil
+	}
 	u, _, err := s.findJoined(ctx, row)
 	if err != nil {
 		return s.clerkError(ctx, "find users", err)
 	}
-	if u == nil && accepted == earlierAccepted {
+	if u == nil && (to == StatusRemoved || accepted == earlierAccepted) {
 		return nil
 	}
+	now := row
 	if u != nil {
 		if _, err := s.resolveUser(ctx, u, askClerk()); err != nil {
 			return err
 		}
-		if row, err = s.get(ctx, row.refByID()); err != nil {
+		if now, err = s.get(ctx, row.refByID()); err != nil {
 			return err
 		}
 	}
-	return &TransitionError{row.Status, StatusRevoked}
+	switch {
+	case to == StatusRevoked:
+		return &TransitionError{now.Status, to}
+	case now.Version != row.Version:
+		return errChanged
+	}
+	return nil
 }
 
 // Purge revokes a member's open invitations at Clerk, and then erases the member and its history from
