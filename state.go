@@ -102,12 +102,8 @@ func (s *Service) applyBounded(ctx context.Context, changes []Change) ([]Result,
 	return s.apply(ctx, s.store, changes)
 }
 
-// errChanged says that the row was changed.
-var errChanged = errors.New("clerkinvite: the member was changed")
-
 // change reads a member, calls next for the new version of its row, and writes that version. If another process
-// changes the row first, or next returns errChanged, change starts again. next can return the row itself to leave it
-// unchanged.
+// changes the row first, or next returns nil, change starts again. next can return the row itself to leave it unchanged.
 func (s *Service) change(ctx context.Context, ref Ref, next func(row *Member) (*Member, error)) (now *Member, err error) {
 	for range 10 {
 		row, err := s.get(ctx, ref)
@@ -116,11 +112,11 @@ func (s *Service) change(ctx context.Context, ref Ref, next func(row *Member) (*
 		}
 		ref = row.refByID() // in the next round, ref may no longer identify this member
 		wanted, err := next(row)
-		if errors.Is(err, errChanged) {
-			continue
-		}
 		if err != nil || wanted == row {
 			return wanted, err
+		}
+		if wanted == nil {
+			continue
 		}
 		now, err = s.changeOne(ctx, row, wanted)
 		if !errors.Is(err, ErrConflict) {

@@ -11,8 +11,8 @@ import (
 // Revoke revokes an invitation at Clerk, so that its link stops working, and then in the store. A
 // reserved member will not be invited, and an expired member can no longer become active. The person can
 // still sign up at Clerk, but that never makes a revoked member active. If the member is already revoked,
-// Revoke returns it unchanged. A membership of an organization that AddExisting may have created before
-// a failure is ended.
+// Revoke returns it unchanged. If a failed attempt may have added the person to the organization
+// (AddExisting), Revoke ends that membership, unless it is older than the member or another member is active by it.
 //
 // Errors:
 //   - *[InvalidParamsError];
@@ -20,6 +20,7 @@ import (
 //   - *[TransitionError] if the member is in another state, or the invitation was accepted. After an
 //     acceptance, the member becomes active if a user has verified the address. Otherwise the person
 //     signed up under another address: use Remove;
+//   - [ErrLastAdmin] if the membership to end is the last admin's; the member becomes active;
 //   - *[ClerkInvitationError] if Clerk fails (the member is unchanged);
 //   - [ErrConflict] if the member keeps changing;
 //   - the context's and the store's error, unchanged.
@@ -33,13 +34,16 @@ func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
 
 // Remove removes a reserved, pending, active or expired member from the tenant. An open invitation is
 // revoked at Clerk first. The row stays, with the status removed, and the address can be invited again.
-// Clerk is not called for active members; if an invitation is still open, the next Reconcile revokes
-// it. The Clerk user is not changed, so the host must deny them access to the tenant. If the member is
-// already removed, Remove returns it unchanged. The membership of the member's organization is ended first.
+// For active members of the application, Clerk is not called; if an invitation is still open, the next Reconcile
+// revokes it. The Clerk user is not changed, so the host must deny them access to the tenant. If the member is
+// already removed, Remove returns it unchanged.
 //
-// Errors: the same as Revoke, and [ErrLastAdmin] if the member is the last admin of the organization (nothing
-// is changed). Unlike Revoke, Remove also removes a member who has accepted. Remove is safe for concurrent use
-// and safe to retry.
+// In an organization, Remove also ends the membership: of an active member's user, or otherwise, whatever the
+// member's status, of the user who has verified the address. Only if another member is active by that user's
+// membership, Remove keeps it.
+//
+// Errors: the same as Revoke. Unlike Revoke, Remove also removes a member who has accepted. Remove is safe for
+// concurrent use and safe to retry.
 func (s *Service) Remove(ctx context.Context, ref Ref) (_ *Member, err error) {
 	ctx, op := s.observe(ctx, "Remove")
 	defer op.end(&err)
@@ -55,8 +59,12 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 			return nil, &TransitionError{row.Status, to}
 		}
 		accepted, err := s.revokeOpen(ctx, row, row.mayHaveOthers(to))
+		resolved := false
 		if err == nil && accepted != notAccepted {
-			err = s.resolveAccepted(ctx, row, to, accepted)
+			resolved, err = s.resolveAccepted(ctx, row, to, accepted)
+		}
+		if resolved {
+			return nil, nil // read the member again
 		}
 		if err == nil && row.organization() != "" {
 			err = s.endMembership(ctx, row, to)
@@ -266,35 +274,32 @@ func (s *Service) isUnknown(ctx context.Context, row *Member, failure error) (bo
 // resolveAccepted resolves the members of the user who has accepted the invitation of a member that becomes revoked or
 // removed. An accepted invitation cannot be revoked, so for revoked it returns a *TransitionError, unless the current
 // invitation can be revoked, because only an earlier send was accepted, possibly long ago, and no user has verified the
-// address. For removed it returns errChanged if the member is active now. Then other tenants' members of the organization
-// do not keep waiting for the accepted invitation.
-func (s *Service) resolveAccepted(ctx context.Context, row *Member, to Status, accepted acceptance) error {
+// address. For removed it reports whether this has changed the member. Then other tenants' members of the organization do
+// not keep waiting for the accepted invitation.
+func (s *Service) resolveAccepted(ctx context.Context, row *Member, to Status, accepted acceptance) (resolved bool, err error) {
 	if to == StatusRemoved && (!row.Status.Waits() || row.organization() == "") {
-		return nil
+		return false, nil
 	}
 	u, _, err := s.findJoined(ctx, row)
 	if err != nil {
-		return s.clerkError(ctx, "find users", err)
+		return false, s.clerkError(ctx, "find users", err)
 	}
 	if u == nil && (to == StatusRemoved || accepted == earlierAccepted) {
-		return nil
+		return false, nil
 	}
 	now := row
 	if u != nil {
 		if _, err := s.resolveUser(ctx, u, askClerk()); err != nil {
-			return err
+			return false, err
 		}
 		if now, err = s.get(ctx, row.refByID()); err != nil {
-			return err
+			return false, err
 		}
 	}
-	switch {
-	case to == StatusRevoked:
-		return &TransitionError{now.Status, to}
-	case now.Version != row.Version:
-		return errChanged
+	if to == StatusRevoked {
+		return false, &TransitionError{now.Status, to}
 	}
-	return nil
+	return now.Version != row.Version, nil
 }
 
 // Purge revokes a member's open invitations at Clerk, and then erases the member and its history from
