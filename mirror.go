@@ -50,7 +50,8 @@ type Mirror struct {
 	ClerkUserID string `json:"clerk_user_id,omitempty"`
 	Status      string `json:"status,omitempty"`
 	// Role is the column for the role. For a member without a role, a new row gets the column's
-	// default, and an existing row keeps its value.
+	// default, and an existing row keeps its value. A NOT NULL column without a default works only if all
+	// members have a role.
 	Role string `json:"role,omitempty"`
 	// MemberID is the column for [Member].ID.
 	MemberID string `json:"member_id,omitempty"`
@@ -77,9 +78,13 @@ type Mirror struct {
 // statement, so an error leaves the database unchanged. It does not write existing members to the
 // host's table; use Sync for that. Run both in one transaction, as the role that owns the tables. The
 // SQL is safe to repeat: it replaces an earlier mirror of the same table. Repeat it after the type of a
-// column has changed. It fails if the members are mirrored into another table, if an address is not
-// normalised, or if the table has no unique index on the tenant and the address. An index with a WHERE
-// condition does not count.
+// column has changed. It fails if
+//   - the members are mirrored into another table;
+//   - an address is not normalised;
+//   - the table has no unique index on the tenant and the address (an index with a WHERE condition does
+//     not count);
+//   - a column that the mirror does not write is NOT NULL and has no default, unless the table has a BEFORE
+//     INSERT trigger, which may fill it.
 //
 // Errors: *[InvalidParamsError].
 func (m Mirror) Up() (string, error) { return m.sql(mirrorUp) }
@@ -91,17 +96,14 @@ func (m Mirror) Up() (string, error) { return m.sql(mirrorUp) }
 func (m Mirror) Down() (string, error) { return m.sql(mirrorDown) }
 
 // Sync returns the SQL that brings the host's table in sync with the members. Use it for members that
-// existed before Up, and to repair what Differences finds. A row of the host with a member's MemberID follows
-// the member to its address, as with the triggers. In a mirror without that column, ClerkUserID identifies
-// the row. A row that has never been a member's stays unchanged, because the host may not have adopted it
-// yet.
+// existed before Up, and to repair what Differences finds. If a member's address has changed, Sync finds its
+// row by MemberID or, in a mirror without that column, by ClerkUserID. A row that has never been a member's
+// stays unchanged.
 //
-// It is one statement. If a row cannot be written, for example because of a constraint, the statement
-// raises a warning and continues with the other members. Differences still finds that member. Members
-// that exchange addresses are written together. Any other error, such as a missing privilege or an
-// error of Up, fails the statement. It checks deferred constraints immediately,
-// for the rest of its transaction. Until the transaction ends, it blocks writes to the members, but not
-// reads. It is safe to repeat.
+// It is one statement. If it cannot write a row, for example because of a constraint, it raises a warning
+// and continues with the other members. Any other error, such as a missing privilege or an error of Up,
+// fails the statement. It checks deferred constraints immediately, for the rest of its transaction. Until the
+// transaction ends, it blocks writes to the members, but not reads. It is safe to repeat.
 //
 // Errors: *[InvalidParamsError].
 func (m Mirror) Sync() (string, error) { return m.sql(mirrorSync) }
@@ -112,13 +114,11 @@ func (m Mirror) Sync() (string, error) { return m.sql(mirrorSync) }
 //   - "missing": the host's table has no row for the member.
 //   - "different": a column of the member's row has another value.
 //   - "left over": a revoked, expired or removed member still has a row, possibly with another address.
-//   - "not a member": the row has the ID of a Clerk user or an invitation, but neither its address nor
-//     its ID is that of a member, or that member has another row. Adopt the person or delete the row.
+//   - "not a member": the row has the ID of a Clerk user or an invitation, but it is not the row of a
+//     member. Adopt the person or delete the row.
 //   - "not normalised": the triggers cannot find this row.
 //
-// The tenant and address are the row's, if there is one.
-//
-// The query reads both tables completely.
+// If there is a row, the tenant and address are the row's. The query reads both tables completely.
 //
 // Errors: *[InvalidParamsError].
 func (m Mirror) Differences() (string, error) { return m.sql(mirrorDifferences) }
