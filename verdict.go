@@ -288,7 +288,10 @@ func failureVerdict(row *Member, c call, err error, now time.Time, wait time.Dur
 
 // reasonOf returns what Member.Reason says after a failed call.
 func reasonOf(err error) string {
-	if failureOf(err, "").rejects() {
+	switch {
+	case saysFull(err):
+		return ReasonOrganizationFull
+	case failureOf(err, "").rejects():
 		return cmp.Or(codeOf(err), ReasonRejected)
 	}
 	return cmp.Or(codeOf(err), ReasonUnavailable)
@@ -423,6 +426,7 @@ const (
 	codeNotPending       = "organization_invitation_not_pending"
 	codeLastAdmin        = "organization_minimum_permissions_needed"
 	codeNoOrganizations  = "organization_not_enabled_in_instance"
+	codeFull             = "organization_membership_quota_exceeded"
 	codeNoSeats          = "insufficient_seats"
 	codeNotAdmin         = "not_an_admin_in_organization"
 	paramEmail           = "email_address"

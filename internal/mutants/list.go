@@ -729,10 +729,13 @@ var mutants = []mutant{
 		{"clerkapi/organizations.go", "if len(items) >= maxPage {", "if false {"},
 	}},
 	{name: "an organization is put into a path unchecked", test: "TestTrap11IDsAreValidated", pkg: "./clerkapi", edits: []edit{
-		{"clerkapi/organizations.go", "case !validID(m.Organization):", "case false:"},
+		{"internal/clerkcheck/clerkcheck.go", "case !wire.ValidID(m.Organization):", "case false:"},
+	}},
+	{name: "a plan without a free seat has another reason", test: "TestOrganization_RefusalNamesTheOrganization", edits: []edit{
+		{"organization.go", "code == codeFull || code == codeNoSeats", "code == codeFull"},
 	}},
 	{name: "a bulk request mixes organizations", test: "TestTrap16InvitationsIntoOrganizations", pkg: "./clerkapi", edits: []edit{
-		{"clerkapi/invitations.go", "if r.Organization != organization {", "if false {"},
+		{"internal/clerkcheck/clerkcheck.go", "case r.Organization != rs[0].Organization:", "case false:"},
 	}},
 	{name: "a store's results are not counted", test: "TestContract_Store", pkg: "./internal/attacks", edits: []edit{
 		{"contract.go", "if len(results) != n {", "if false {"},
