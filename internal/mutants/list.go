@@ -242,6 +242,9 @@ var mutants = []mutant{
 	{name: "a resend leaves the older invitation open", test: "TestResend/memory", edits: []edit{
 		{"deliver.go", "return a.isResend() && !a.olderRevoked\n", "return a.isResend() && a.olderRevoked\n"},
 	}},
+	{name: "a resend whose invitation was revoked leaves the older one open", test: "TestPromise4_ResendRevokedAtClerk", edits: []edit{
+		{"deliver.go", "		return a.isResend()\n", "		return a.isResend() && a.olderRevoked\n"},
+	}},
 	{name: "a resend that links leaves the older invitation open", test: "TestResend_RevokesTheOlderInvitationOfAUser", edits: []edit{
 		{"deliver.go", "return a.isResend() || a.mayHaveSent()", "return a.mayHaveSent()"},
 	}},
@@ -288,7 +291,7 @@ var mutants = []mutant{
 		{"organization.go", "row.Due() && row.mayHaveInvitation() &&", "row.Due() && row.Attempts > 0 &&"},
 	}},
 	{name: "a membership ends that another tenant needs", test: "TestOrganization_WithdrawKeepsAMembershipOfOthers/Revoke/another_tenant_needs_it", edits: []edit{
-		{"organization.go", "case joined:\n", "case joined, added:\n"},
+		{"organization.go", "	err = s.removeUnneeded(ctx, row.organization(), u.ID)\n	if errors.Is(err, ErrLastAdmin) { // the user", "	err = s.removeMember(ctx, row.organization(), u.ID)\n	if errors.Is(err, ErrLastAdmin) { // the user"},
 	}},
 	{name: "a full organization stops the pass", test: "TestOrganization/Full", edits: []edit{
 		{"verdict.go", "if c.organization && !c.several && refusedByOrganization(err) {", "if c.organization && c.several && refusedByOrganization(err) {"},
@@ -339,7 +342,7 @@ var mutants = []mutant{
 		{"organization.go", "v.kind != isLinked && a.mayHaveInvitation && !m.isOlder(a.row)", "v.kind != isLinked && m != nil"},
 	}},
 	{name: "Revoke ends a membership that is older than the member", test: "TestOrganization_RevokeKeepsAnOlderMembership", edits: []edit{
-		{"organization.go", "	case m.isOlder(row):\n", "	case m.isOlder(row) && row == nil:\n"},
+		{"organization.go", "case u == nil, to == StatusRevoked && m.isOlder(row):", "case u == nil:"},
 	}},
 	{name: "a resend without a new invitation keeps the revoked one", test: "TestOrganization_UnfinishedResend", edits: []edit{
 		{"deliver_settle.go", "		s.checkOlder(ctx, a)\n", ""},
@@ -395,8 +398,14 @@ var mutants = []mutant{
 	{name: "a removed member stays in the organization", test: "TestOrganization/RevokeAndRemove", edits: []edit{
 		{"organization.go", "		return s.removeMember(ctx, row.organization(), row.ClerkUserID)", "		return nil"},
 	}},
+	{name: "a removed member who was not active stays in the organization", test: "TestOrganization_RemoveEndsTheMembership", edits: []edit{
+		{"organization.go", "	if to == StatusRevoked && !added {", "	if !added {"},
+	}},
+	{name: "another tenant's member keeps waiting for an accepted invitation", test: "TestOrganization_SharedInvitationAccepted", edits: []edit{
+		{"withdraw.go", "	if to == StatusRemoved && (!row.Status.Waits() || row.organization() == \"\") {", "	if to == StatusRemoved {"},
+	}},
 	{name: "a revoke writes the row and leaves the link working", test: "TestPromise4_WithdrawRevokesALostInvitation", edits: []edit{
-		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, others)", "_, accepted, err := others, notAccepted, ctx.Err()"},
+		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, row.mayHaveOthers(to))", "accepted, err := notAccepted, ctx.Err()"},
 	}},
 	{name: "a revoke revokes another invitation", test: "TestPromise3_EveryFaultPoint/no_fault", pkg: "./internal/attacks", edits: []edit{
 		{"withdraw.go", "failure := s.revoke(ctx, RevokeRequest{inv.ID,", "failure := s.revoke(ctx, RevokeRequest{inv.ID + \"0\","},
@@ -479,6 +488,9 @@ var mutants = []mutant{
 	}},
 	{name: "Up takes a partial index", test: "TestMirror_NeedsAUniqueIndex", edits: []edit{
 		{"mirror.go", " AND indisvalid AND indpred IS NULL", " AND indisvalid"},
+	}},
+	{name: "a mirror takes a table that rejects every new row", test: "TestMirror_NeedsDefaults", edits: []edit{
+		{"mirror.go", "(attnotnull OR typnotnull)", "typnotnull"},
 	}},
 	{name: "Sync compares a citext as text", test: "TestMirror_RefusesAddressesNotNormalised", edits: []edit{
 		{"mirror.go", "concat_ws(', ', nullif(path, ''), {{schemas}})", "path"},
