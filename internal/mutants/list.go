@@ -213,6 +213,9 @@ var mutants = []mutant{
 	{name: "rejections in quick succession refuse a person", test: "TestInvite_QuickAttemptsDecideNothing/Invite/none/memory", edits: []edit{
 		{"verdict.go", "again && !c.early && !c.several", "again && !c.several"},
 	}},
+	{name: "a short Retry-After brings rejections together", test: "TestFailureVerdict", edits: []edit{
+		{"verdict.go", "ok && (told > wait || !failureOf(err, \"\").rejects())", "ok"},
+	}},
 	{name: "an early attempt that is released makes the next one due", test: "TestInvite_QuickAttemptsDecideNothing/Resend/canceled/memory", edits: []edit{
 		{"verdict.go", "if a.dueAt.After(dueAt) {", "if a.dueAt.IsZero() {"},
 	}},
