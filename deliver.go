@@ -24,7 +24,7 @@ type DeliverReport struct {
 	Claimed   int // attempts; the sum of the others
 	Linked    int // now active: Clerk has a user with the address
 	Invited   int // now pending: invited now, or found to have been invited before
-	Refused   int // now failed; of a resend, still pending on the older invitation or, if that was revoked, now revoked
+	Refused   int // now failed; after a resend, still pending on the older invitation, or revoked like it
 	Ended     int // withdrawn (see Config.WithdrawOnFailure), or ended in another state (such as revoked), at Clerk or by a concurrent call
 	Postponed int // still due, later
 }
@@ -229,8 +229,8 @@ func (s *Service) newPass(ctx context.Context) (*pass, error) {
 	return &pass{lease: l, dueAt: l.claimedAt}, err
 }
 
-// claim claims the due rows for the pass. It returns them without those that another process owns or
-// has changed in the meantime.
+// claim claims the due rows for the pass, and returns them as claimed. It skips rows that another process
+// owns or has just changed.
 func (s *Service) claim(ctx context.Context, p *pass, rows []*Member) (claimed []*Member, err error) {
 	var changes []Change
 	for _, row := range rows {

@@ -308,9 +308,10 @@ func openOrUnlisted(list []Invitation, previous string) []Invitation {
 	return list
 }
 
-// isLeftOver reports whether an invitation is no longer needed. rows contains every member that may refer to it.
-// previous is the row's invitation before it was settled. An invitation without the library's marker is a left-over
-// only if it is previous, and no member has adopted it. Others may belong to another application.
+// isLeftOver reports whether a pending invitation is no longer needed. rows are all members that may refer to it. An
+// invitation that another member has adopted is needed. An invitation with a marker is left over if the marker's member
+// no longer needs it. One without a marker may be another application's, so it is left over only if it is previous, the
+// invitation that the settled row referred to before.
 func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
 	m, marked := inv.mark()
 	isOwner := func(row *Member) bool { return marked && row.ID == m.ID }

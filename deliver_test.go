@@ -1610,9 +1610,9 @@ func TestPromise3_LostCreateBesideAnotherTenantsInvitation(t *testing.T) {
 	require.Equal(t, 2, clerk.EmailsTo(email), "the lost one was adopted")
 }
 
-// Another tenant's member adopts an invitation before the attempt that created it has written its result, and that attempt's member
-// is revoked or purged in the meantime. The other tenant's member keeps the invitation. Without metadata, it may be the one that
-// member's lost response was about; an organization has one invitation for both.
+// An attempt creates an invitation. Before it saves the result, its member is revoked or purged, and another tenant's member adopts
+// the invitation. The adopter keeps it: without metadata, it may be the invitation whose response the adopter has lost, and an
+// organization has only one invitation for both.
 func TestPromise3_AdoptedInvitationOfAnEndedAttemptStays(t *testing.T) {
 	t.Parallel()
 	const email = "ada@example.com"

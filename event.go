@@ -24,8 +24,8 @@ const (
 	EventOrganizationMembershipDeleted  = "organizationMembership.deleted"
 )
 
-// ErrUnconfirmed means that Clerk's API does not show the user as an event does, and that the event is
-// less than two minutes old, so the API may lag. HTTP 503. Deliver the event again in a few seconds.
+// ErrUnconfirmed means that Clerk's API does not show what an event reports. The event is less than two
+// minutes old, so the API may still lag. HTTP 503. Deliver the event again in a few seconds.
 var ErrUnconfirmed error = &statusError{http.StatusServiceUnavailable, "Clerk does not confirm the event yet"}
 
 // freshEvent is the age up to which Clerk's API may lag behind an event.

@@ -28,9 +28,9 @@ type Config struct {
 	// keys. Defaults to no logging.
 	Logger *slog.Logger
 
-	// Now is this machine's clock. Times that are stored, or compared with stored ones, are those
-	// of Store.Clock: the Service measures how far Now differs from it, and corrects Now. So a test
-	// with a PgxStore must set PgxOptions.Now, too. Defaults to time.Now.
+	// Now is this machine's clock. For times that it stores, or compares with stored ones, the Service
+	// corrects Now by its measured difference from Store.Clock. So a test with a PgxStore must set
+	// PgxOptions.Now, too. Defaults to time.Now.
 	Now func() time.Time
 
 	// RedirectURL is used if InviteParams has none: an http or https URL, an app's URL
@@ -58,11 +58,11 @@ type Config struct {
 	// option, with the withdrawn member.
 	//
 	// If Clerk may have created the invitation, it is revoked, immediately or by the next
-	// Reconcile, and a failed member never becomes active by it. If the process dies, the next
+	// Reconcile, and a failed member never becomes active through it. If the process dies, the next
 	// Deliver, or another Invite or Resend of the member, withdraws the invitation; until then
 	// the person can accept it.
 	//
-	// Members that were only reserved are still tried, once, by Deliver or Run. Reserve,
+	// Deliver and Run still try members that were only reserved, once. Invitations from Reserve,
 	// ReserveMany and InviteMany with Wait still wait for rate limits. The choice is stored with
 	// each invitation when it is requested, and a later change does not affect it. Defaults to
 	// false: what could not be sent is sent later.
@@ -167,7 +167,7 @@ type InviteParams struct {
 // the organization for the address is adopted, without another email.
 //
 // A pending or active member is a duplicate, without a request to Clerk. But if its row has not changed
-// for a day, one Invite a day checks Clerk. In three cases it changes the row as Reconcile would, and
+// for a day, one Invite per day asks Clerk. In three cases it changes the row as Reconcile would, and
 // invites the person:
 //
 //   - The invitation was revoked or has expired.

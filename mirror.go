@@ -91,9 +91,10 @@ func (m Mirror) Up() (string, error) { return m.sql(mirrorUp) }
 func (m Mirror) Down() (string, error) { return m.sql(mirrorDown) }
 
 // Sync returns the SQL that brings the host's table in sync with the members. Use it for members that
-// existed before Up, and to repair what Differences finds. A row of the host with a member's MemberID, or
-// without that column with its ClerkUserID, follows the member to its address, as with the triggers. A row
-// that has never been a member's stays unchanged, because the host may not have adopted it yet.
+// existed before Up, and to repair what Differences finds. A row of the host with a member's MemberID follows
+// the member to its address, as with the triggers. In a mirror without that column, ClerkUserID identifies
+// the row. A row that has never been a member's stays unchanged, because the host may not have adopted it
+// yet.
 //
 // It is one statement. If a row cannot be written, for example because of a constraint, the statement
 // raises a warning and continues with the other members. Differences still finds that member. Members

@@ -9,25 +9,25 @@ import (
 	"time"
 )
 
-// Organization makes an invitation one into a Clerk organization. The person becomes active once they
-// have verified the address and are a member of the organization.
+// Organization is the Clerk organization into which a person is invited. The member becomes active once
+// the person has verified the address and belongs to the organization.
 type Organization struct {
 	ID      string `json:"id"`                // org_…
 	Role    string `json:"role,omitempty"`    // a role key such as "org:admin"; "" means "org:member"
 	Inviter string `json:"inviter,omitempty"` // the Clerk user (user_…) whose name the email shows, an admin of the organization; "" means no name
 
 	// AddExisting adds a Clerk user who has verified the address to the organization immediately,
-	// without an email and without asking them. By Clerk's documentation it becomes their active
-	// organization at their next sign-in. Otherwise they get the organization's invitation.
+	// without an email and without asking them. According to Clerk, it becomes their active organization
+	// at their next sign-in. Without AddExisting, they get the organization's invitation.
 	AddExisting bool `json:"add_existing,omitempty"`
 }
 
-// OrganizationAPI makes the calls to Clerk's Backend API that concern memberships of organizations.
-// [ClerkAPI] makes the others. Package clerkapi implements both, and clerkinvitetest has a fake.
+// OrganizationAPI makes the library's calls to Clerk's Backend API about memberships of organizations.
+// Package clerkapi implements it, and clerkinvitetest has a fake.
 //
 // The rules of [ClerkAPI] for concurrency, contexts and errors apply here too.
 //
-// Methods may be added to OrganizationAPI in a minor version until v1.
+// Until v1, a minor version may add methods to OrganizationAPI.
 type OrganizationAPI interface {
 	// FindMemberships returns which of up to 100 users are members of one organization. A user who
 	// is not a member is not an error.

@@ -405,6 +405,29 @@ func TestOrganization_InvitedAgainWhileAdding(t *testing.T) {
 	})
 }
 
+// inviteUserUnsaved invites a user, who may be a member of the organization already. The database is down from the end of the
+// given call until the end of the attempt, so that the row does not show what the attempt has done.
+func inviteUserUnsaved(t *testing.T, isMember bool, last clerkinvitetest.Call, o clerkinvite.Organization) (b *testkit.Rig, userID string) {
+	t.Helper()
+	clerk, store := clerkinvitetest.NewClerk(), &testkit.FaultyStore{Store: clerkinvitetest.NewMemoryStore()}
+	b = testkit.New(t, testkit.Options{Organization: org}, clerk, clerk, store)
+	u := clerk.AddVerifiedUser("ada@example.com")
+	if isMember {
+		clerk.JoinOrganization(org, u.ID, "org:member")
+		b.Clock.Advance(time.Hour)
+	}
+	clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+		if call == last && when == clerkinvitetest.After {
+			store.Fail(errors.New("the database is down"), false)
+		}
+	})
+	_, err := b.InviteInto(t, "ada@example.com", o)
+	require.Error(t, err)
+	clerk.OnCall(nil)
+	store.Fail(nil, false)
+	return b, u.ID
+}
+
 // An attempt has added a user, but could not write it. Then the user is banned, so the next attempt refuses the member and ends
 // the membership, unless it is the last admin's.
 func TestOrganization_BarredAfterAdding(t *testing.T) {
@@ -412,23 +435,13 @@ func TestOrganization_BarredAfterAdding(t *testing.T) {
 	for _, role := range []string{"org:member", "org:admin"} {
 		t.Run(role, func(t *testing.T) {
 			t.Parallel()
-			clerk, store := clerkinvitetest.NewClerk(), &testkit.FaultyStore{Store: clerkinvitetest.NewMemoryStore()}
-			b := testkit.New(t, testkit.Options{Organization: org}, clerk, clerk, store)
-			u := clerk.AddVerifiedUser("ada@example.com")
-			clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
-				if call == clerkinvitetest.CallAddMember && when == clerkinvitetest.After {
-					store.Fail(errors.New("the database is down"), false)
-				}
-			})
-			_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true, Role: role})
-			require.Error(t, err)
-			b.RequireMembersAtClerk(t, u.ID)
-			store.Fail(nil, false)
-			clerk.BanUser(u.ID)
+			b, u := inviteUserUnsaved(t, false, clerkinvitetest.CallAddMember, clerkinvite.Organization{AddExisting: true, Role: role})
+			b.RequireMembersAtClerk(t, u)
+			b.Clerk.BanUser(u)
 			b.Clock.Advance(time.Hour)
 
-			clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRemoveMember, Kind: clerkinvitetest.JSON500})
-			_, err = b.Deliver(t.Context(), nil)
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRemoveMember, Kind: clerkinvitetest.JSON500})
+			_, err := b.Deliver(t.Context(), nil)
 			require.NoError(t, err)
 			require.True(t, b.Member(t, "ada@example.com").Due(), "the membership is not ended yet")
 			b.Clock.Advance(time.Hour)
@@ -436,7 +449,7 @@ func TestOrganization_BarredAfterAdding(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, clerkinvite.StatusFailed, b.Member(t, "ada@example.com").Status)
 			if role == "org:admin" {
-				b.RequireMembersAtClerk(t, u.ID)
+				b.RequireMembersAtClerk(t, u)
 			} else {
 				b.RequireMembersAtClerk(t)
 			}
@@ -448,21 +461,11 @@ func TestOrganization_BarredAfterAdding(t *testing.T) {
 // error is Clerk's, and says that the member waits.
 func TestOrganization_BarredMembershipNotEnded(t *testing.T) {
 	t.Parallel()
-	clerk, store := clerkinvitetest.NewClerk(), &testkit.FaultyStore{Store: clerkinvitetest.NewMemoryStore()}
-	b := testkit.New(t, testkit.Options{Organization: org}, clerk, clerk, store)
-	u := clerk.AddVerifiedUser("ada@example.com")
-	clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
-		if call == clerkinvitetest.CallAddMember && when == clerkinvitetest.After {
-			store.Fail(errors.New("the database is down"), false)
-		}
-	})
-	_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
-	require.Error(t, err)
-	store.Fail(nil, false)
-	clerk.BanUser(u.ID)
+	b, u := inviteUserUnsaved(t, false, clerkinvitetest.CallAddMember, clerkinvite.Organization{AddExisting: true})
+	b.Clerk.BanUser(u)
 	b.Clock.Advance(time.Hour)
-	clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRemoveMember, Kind: clerkinvitetest.JSON500})
-	_, err = b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRemoveMember, Kind: clerkinvitetest.JSON500})
+	_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
 	var clerkErr *clerkinvite.ClerkInvitationError
 	require.ErrorAs(t, err, &clerkErr)
 	require.True(t, clerkErr.Queued())
@@ -555,26 +558,11 @@ func TestOrganization_RevokeKeepsAnOlderMembership(t *testing.T) {
 	for _, older := range []bool{true, false} {
 		t.Run(fmt.Sprintf("older %v", older), func(t *testing.T) {
 			t.Parallel()
-			clerk, store := clerkinvitetest.NewClerk(), &testkit.FaultyStore{Store: clerkinvitetest.NewMemoryStore()}
-			b := testkit.New(t, testkit.Options{Organization: org}, clerk, clerk, store)
-			u := clerk.AddVerifiedUser("ada@example.com")
-			if older {
-				clerk.JoinOrganization(org, u.ID, "org:member")
-				b.Clock.Advance(time.Hour)
-			}
-			clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
-				if call == clerkinvitetest.CallMemberships && when == clerkinvitetest.After {
-					store.Fail(errors.New("the database is down"), false)
-				}
-			})
-			_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
-			require.Error(t, err)
-			clerk.OnCall(nil)
-			store.Fail(nil, false)
-			_, err = b.Revoke(t.Context(), testkit.Ada)
+			b, u := inviteUserUnsaved(t, older, clerkinvitetest.CallMemberships, clerkinvite.Organization{AddExisting: true})
+			_, err := b.Revoke(t.Context(), testkit.Ada)
 			require.NoError(t, err)
 			if older {
-				b.RequireMembersAtClerk(t, u.ID)
+				b.RequireMembersAtClerk(t, u)
 			} else {
 				b.RequireMembersAtClerk(t)
 			}

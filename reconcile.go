@@ -35,7 +35,7 @@ type ReconcileReport struct {
 	LeftOver int // open invitations that this library created and no member refers to: revoked at Clerk
 	Unknown  int // open invitations with the ID of a member that is not in this database: unchanged
 	Newer    int // open invitations newer than their member's row, as after restoring a backup: unchanged
-	Missing  int // active members whose user does not exist, while Clerk knows no member as old as them: unchanged
+	Missing  int // active members whose user does not exist, while Clerk shows no member that is as old: unchanged
 
 	// AcceptedElsewhere contains members whose invitation is valid and was accepted, although no Clerk
 	// user has verified their address. They have probably signed up under another address. Clerk does
@@ -68,7 +68,7 @@ type ReconcileReport struct {
 // that cannot be changed does not stop it. The first such error is returned at the end.
 //
 // If a member's user does not exist, Reconcile looks for another member with the same or an earlier
-// SettledAt whose user or invitation Clerk shows. Only if there is one, it removes the member. Otherwise the
+// SettledAt whose user or invitation Clerk shows. It removes the member only if there is one. Otherwise the
 // secret key may be another instance's, and the report counts the member as Missing. The check
 // takes one request for each user that is missing from Clerk's list. Reconcile never removes a member that
 // became active in the last five minutes, because Clerk may not show the user yet.

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// RunOptions are the options of Run; nil means all defaults. A positive value outside a range below
-// counts as its nearest end.
+// RunOptions are the options of Run; nil means all defaults. A positive value outside its range is
+// clipped to the range.
 type RunOptions struct {
 	// Interval is the pause between two calls of Deliver, 10 ms to 1 h, with a jitter of 20%.
 	// Defaults to 15 s, also if it is negative.

@@ -11,8 +11,8 @@ import (
 // Revoke revokes an invitation at Clerk, so that its link stops working, and then in the store. A
 // reserved member will not be invited, and an expired member can no longer become active. The person can
 // still sign up at Clerk, but that never makes a revoked member active. If the member is already revoked,
-// Revoke returns it unchanged. A membership of an organization that AddExisting may have created before
-// a failure is ended.
+// Revoke returns it unchanged. If a failed attempt may have added the person to the organization
+// (AddExisting), Revoke ends that membership.
 //
 // Errors:
 //   - *[InvalidParamsError];
@@ -35,7 +35,7 @@ func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
 // revoked at Clerk first. The row stays, with the status removed, and the address can be invited again.
 // Clerk is not called for active members; if an invitation is still open, the next Reconcile revokes
 // it. The Clerk user is not changed, so the host must deny them access to the tenant. If the member is
-// already removed, Remove returns it unchanged. The membership of the member's organization is ended first.
+// already removed, Remove returns it unchanged. In an organization, Remove first ends the membership.
 //
 // Errors: the same as Revoke, and [ErrLastAdmin] if the member is the last admin of the organization (nothing
 // is changed). Unlike Revoke, Remove also removes a member who has accepted. Remove is safe for concurrent use

@@ -27,10 +27,10 @@ const (
 
 // Options configures a [Client]. The zero value is right for production.
 type Options struct {
-	// BaseURL is the root of the Backend API, http or https, without user, query and
-	// fragment. New appends /v1 if the URL does not end with it, because some of Clerk's SDKs
-	// expect the URL without it. Use http only in tests, because it sends the secret key unencrypted.
-	// Defaults to https://api.clerk.com/v1.
+	// BaseURL is the URL of the Backend API, http or https, without credentials, query and fragment.
+	// If it does not end in /v1, New appends it, so that a URL for another Clerk SDK works too. Use
+	// http only in tests, because it sends the secret key unencrypted. Defaults to
+	// https://api.clerk.com/v1.
 	BaseURL string
 
 	// HTTPClient provides the Transport. Its Timeout caps the two limits below. Its
@@ -45,8 +45,8 @@ type Options struct {
 	// request at most three times. Defaults to 5 s.
 	Timeout time.Duration
 
-	// CreateTimeout limits each create and revoke, AddMember and RemoveMember. A shorter limit
-	// is not safer: after a timeout it is unknown whether Clerk sent the email, and the
+	// CreateTimeout limits each request that creates or revokes invitations, AddMember and RemoveMember.
+	// A shorter limit is not safer: after a timeout it is unknown whether Clerk sent the email, and the
 	// member waits until the library has checked. Defaults to 20 s.
 	CreateTimeout time.Duration
 }

@@ -11,7 +11,7 @@ const (
 	ExpiredIsNotFound                        // 404
 )
 
-// Behavior decides what Clerk does where it is undocumented. The zero value is the most
+// Behavior chooses how the fake behaves where Clerk is undocumented. The zero value is the most
 // likely behavior. Code that works with each of [Behaviors] does not depend on a guess.
 type Behavior struct {
 	QueryMatchesParts   bool // the query of GET /invitations also matches parts of an address or ID

@@ -15,12 +15,12 @@ import (
 )
 
 // Clerk is a fake Clerk with users, organizations, invitations, sent emails and counts of
-// requests. It rejects what Clerk rejects. Use it as a [clerkinvite.ClerkAPI] and
+// requests. It rejects what the real Clerk rejects. Use it as a [clerkinvite.ClerkAPI] and
 // [clerkinvite.OrganizationAPI], or behind the real adapter through [Clerk.Handler]; both have
 // the same state and fail in the same ways.
 //
-// Where Clerk is undocumented, it does what is most likely; see [Behavior]. It prints
-// without addresses. Clerk is safe for concurrent use.
+// Where the real Clerk is undocumented, the fake does what is most likely; see [Behavior]. It
+// prints without addresses. Clerk is safe for concurrent use.
 type Clerk struct {
 	mu          sync.Mutex
 	now         func() time.Time

@@ -5,7 +5,7 @@
 //	clerk := clerkinvitetest.NewClerk()
 //	svc, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: clerkinvitetest.NewMemoryStore()})
 //
-// [Clerk] is stateful and rejects what Clerk rejects. [Clerk.Accept] accepts an invitation
+// [Clerk] is stateful and rejects what the real Clerk rejects. [Clerk.Accept] accepts an invitation
 // and returns the webhook that Clerk would send. Clerk counts emails and requests, fails on
 // demand ([Clerk.Fail]), has rate limits ([Clerk.SetLimits]), and can behave in every way
 // that Clerk's documentation leaves open ([Behaviors]). [Clerk.Handler] serves it over HTTP,
@@ -14,10 +14,10 @@
 //	server := httptest.NewServer(clerk.Handler())
 //	api, err := clerkapi.New("sk_test_1", &clerkapi.Options{BaseURL: server.URL + "/v1"})
 //
-// A fake with organizations ([Clerk.AddOrganization]) is Config.Organizations, too.
+// For organizations ([Clerk.AddOrganization]), set Config.Organizations to the fake, too.
 //
 // Use [ClerkFuncs] for tests that only need a few fixed responses. A test that needs no service at all
-// mocks the host's own interface; host_test.go in this directory shows all three ways with one handler.
+// can mock the host's own interface; host_test.go in this directory shows all three ways with one handler.
 //
 // # Time
 //

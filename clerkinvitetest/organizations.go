@@ -88,8 +88,8 @@ func (c *Clerk) DeleteOrganization(id string) {
 	c.emit("organization.deleted", map[string]any{"object": "organization", "id": id, "slug": o.slug(), "deleted": true}, now)
 }
 
-// DisableOrganizations makes the instance one without organizations: Clerk rejects every request
-// about organizations.
+// DisableOrganizations disables organizations for the instance: Clerk rejects every request about
+// them.
 func (c *Clerk) DisableOrganizations() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -266,9 +266,8 @@ func (c *Clerk) Accept(email string) (Webhook, error) {
 	return c.accept(inv, inv.email, now)
 }
 
-// AcceptAs is Accept by a person who signs up or signs in with another address, such as a private
-// Google account: the invitation is accepted, but no user gets its address. Errors: those of
-// Accept.
+// AcceptAs is like Accept, but the person signs up or signs in with another address, such as a private
+// Google account. The invitation is accepted, but no user gets its address. Errors: the same as Accept.
 func (c *Clerk) AcceptAs(email, other string) (Webhook, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -289,7 +288,7 @@ func (c *Clerk) newestPending(email string, now time.Time) (*invitationRecord, e
 	return nil, errors.New("clerkinvitetest: the address has no pending invitation")
 }
 
-// AcceptInvitation is Accept for the invitation with the ID. It returns an error if the
+// AcceptInvitation is like Accept, for the invitation with the ID. It returns an error if the
 // invitation does not exist or is not pending, or its user is banned, deprovisioned or locked.
 func (c *Clerk) AcceptInvitation(id string) (Webhook, error) {
 	c.mu.Lock()

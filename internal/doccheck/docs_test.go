@@ -794,6 +794,50 @@ func TestRunbookAnotherInstancesOrganizations(t *testing.T) {
 	}
 }
 
+// docs/runbook.md says correctly what ends a pending member with another instance's key, and that Reconcile repairs it.
+func TestRunbookAnotherInstancesWithdrawals(t *testing.T) {
+	t.Parallel()
+	store := clerkinvitetest.NewMemoryStore()
+	right, wrong := clerkinvitetest.NewClerk(), clerkinvitetest.NewClerk()
+	b := testkit.New(t, testkit.Options{}, right, right, store)
+	mistaken := testkit.New(t, testkit.Options{Clock: b.Clock}, wrong, wrong, store)
+	wrong.AddVerifiedUser("stranger@example.com") // so that the IDs differ
+	for _, name := range []string{"revoked", "removed", "purged"} {
+		b.MustInvite(t, name+"@example.com")
+	}
+	b.Clock.Advance(time.Hour)
+	end := func() (errs []error) {
+		_, revoke := mistaken.Revoke(t.Context(), testkit.Acme("revoked@example.com"))
+		_, remove := mistaken.Remove(t.Context(), testkit.Acme("removed@example.com"))
+		return []error{revoke, remove, mistaken.Purge(t.Context(), testkit.Acme("purged@example.com"))}
+	}
+	for _, err := range end() {
+		var clerkErr *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, err, &clerkErr)
+	}
+	for range 4 { // the wrong instance's IDs begin again at the first
+		wrong.CreateForeign("stranger@example.com", nil)
+	}
+	mistaken.MustInvite(t, "first@example.com")
+	for _, err := range end() {
+		require.NoError(t, err)
+	}
+	for _, name := range []string{"revoked", "removed", "purged"} {
+		require.Len(t, right.OpenInvitations(name+"@example.com"), 1)
+	}
+	for name, status := range map[string]clerkinvite.Status{"revoked": clerkinvite.StatusRevoked, "removed": clerkinvite.StatusRemoved} {
+		m := b.Member(t, name+"@example.com")
+		require.Equal(t, status, m.Status)
+		require.Empty(t, m.Reason)
+	}
+
+	report := b.MustReconcile(t)
+	require.Equal(t, []int{2, 1}, []int{report.LeftOver, report.Unknown})
+	require.Empty(t, right.OpenInvitations("revoked@example.com"))
+	require.Empty(t, right.OpenInvitations("removed@example.com"))
+	require.Len(t, right.OpenInvitations("purged@example.com"), 1)
+}
+
 // The numbers of requests for a tenant that leaves in docs/runbook.md are right.
 func TestRunbookATenantLeaves(t *testing.T) {
 	t.Parallel()

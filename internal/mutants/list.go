@@ -228,7 +228,7 @@ var mutants = []mutant{
 		{"deliver_settle.go", "Query{IDs: []string{a.row.ID}, Emails: []string{a.row.Email}}", "Query{IDs: []string{a.row.ID}}"},
 	}},
 	{name: "a resend leaves the older invitation open", test: "TestResend/memory", edits: []edit{
-		{"deliver.go", "return a.isResend()\n", "return !a.isResend()\n"},
+		{"deliver.go", "return a.isResend() && !a.olderRevoked\n", "return a.isResend() && a.olderRevoked\n"},
 	}},
 	{name: "a resend that links leaves the older invitation open", test: "TestResend_RevokesTheOlderInvitationOfAUser", edits: []edit{
 		{"deliver.go", "return a.isResend() || a.mayHaveSent()", "return a.mayHaveSent()"},
@@ -321,7 +321,7 @@ var mutants = []mutant{
 		{"withdraw.go", "if err != nil && !s.deletedOrganization(ctx, row, err) {", "if err != nil {"},
 	}},
 	{name: "another instance's key shows that an organization was deleted", test: "TestOrganization_Deleted", edits: []edit{
-		{"organization.go", "	return err == nil && known\n", "	return err == nil\n"},
+		{"organization.go", "	known, err := s.isOurKey(ctx)\n	return err == nil && known\n", "	_, err := s.isOurKey(ctx)\n	return err == nil\n"},
 	}},
 	{name: "a barred user loses a membership that no attempt has added", test: "TestOrganization_BarredMemberOfOthersStays_TriedOnce", edits: []edit{
 		{"organization.go", "v.kind != isLinked && a.mayHaveInvitation && !m.isOlder(a.row)", "v.kind != isLinked && m != nil"},
@@ -375,7 +375,7 @@ var mutants = []mutant{
 		{"deliver_create.go", "stop = s.createGroup(", "p.failures = 0\n\t\tstop = s.createGroup("},
 	}},
 	{name: "a resend adopts an older invitation", test: "TestResend_DoesNotAdoptAnOlderInvitation", edits: []edit{
-		{"resend.go", "= next.Send+1, 0, \"\", now", "= next.Send+1, 0, \"\", next.ReservedAt"},
+		{"resend.go", "next.Reason, next.ReservedAt = next.Send+1, 0, \"\", now", "next.Reason = next.Send+1, 0, \"\""},
 	}},
 	{name: "a list into a full organization sends all its bulk requests", test: "TestOrganization_RefusedListCostsFewRequests", edits: []edit{
 		{"deliver_create.go", "		q.separate() // a full", "		// a full"},
@@ -627,7 +627,7 @@ var mutants = []mutant{
 		{"validate.go", " && !strings.HasPrefix(s, \"//\")", ""},
 	}},
 	{name: "a rate limit is known to one process only", test: "TestPromise8_RateLimitIsRemembered", edits: []edit{
-		{"ratelimit.go", "	s.publishLimit(ctx, endpoint, padded, hits)\n", ""},
+		{"ratelimit.go", "	s.publishLimit(ctx, endpoint, padded, hits)\n", "	_ = hits\n"},
 	}},
 	{name: "a rate limit is forgotten", test: "TestPromise8_RateLimitIsRemembered", edits: []edit{
 		{"ratelimit.go", "m.until, m.padded, m.hits = until, padded, m.hits+1\n", "_, m.hits = until, m.hits+1\n"},
