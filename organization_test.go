@@ -353,7 +353,7 @@ func TestPromise3_OrganizationFullKeepsPart(t *testing.T) {
 		"keeps none":             {people: 25},
 		"keeps part":             {people: 25, behavior: clerkinvitetest.Behavior{BulkKeepsPartial: true}},
 		"keeps part, other code": {people: 25, behavior: clerkinvitetest.Behavior{BulkKeepsPartial: true, OrganizationInsufficientSeats: true}},
-		"counts seats before it looks for duplicates": {people: 20, behavior: clerkinvitetest.Behavior{BulkKeepsPartial: true}, before: func(c *clerkinvitetest.Clerk) {
+		"counts seats first": {people: 20, behavior: clerkinvitetest.Behavior{BulkKeepsPartial: true}, before: func(c *clerkinvitetest.Clerk) {
 			c.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallOrganizationCreate, Status: 403, Code: clerkinvite.ReasonOrganizationFull, Times: -1})
 		}},
 	} {

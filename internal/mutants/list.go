@@ -386,7 +386,7 @@ var mutants = []mutant{
 	{name: "a full organization's kept invitation is not looked for", test: "TestPromise3_OrganizationFullKeepsPart/keeps_part/memory", edits: []edit{
 		{"deliver_create.go", "a.isResend() || a.mayHaveSeat(p.refusing[a.organization()])", "a.isResend()"},
 	}},
-	{name: "a member is refused although its invitation has a seat", test: "TestPromise3_OrganizationFullKeepsPart/counts_seats", edits: []edit{
+	{name: "a member is refused although its invitation has a seat", test: "TestPromise3_OrganizationFullKeepsPart/counts_seats_first/memory", edits: []edit{
 		{"deliver_create.go", "	if a.mayHaveSeat(created.err) {", "	if a == nil && a.mayHaveSeat(created.err) {"},
 	}},
 	{name: "a removed member stays in the organization", test: "TestOrganization/RevokeAndRemove", edits: []edit{
