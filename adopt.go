@@ -72,9 +72,14 @@ func (r *Reserver) Adopt(ctx context.Context, people []Adopted) (_ []Result, err
 		}
 	}
 	for len(todo) > 0 && err == nil {
-		var chunk []int
-		chunk, todo = distinctRows(rows, todo)
-		err = r.s.adopt(ctx, r.st, rows, chunk, results, taken)
+		var distinct []int
+		distinct, todo = distinctRows(rows, todo)
+		sortRows(rows, distinct)
+		for chunk := range slices.Chunk(distinct, reserveChunk) {
+			if err = r.s.adopt(ctx, r.st, rows, chunk, results, taken); err != nil {
+				break
+			}
+		}
 	}
 	for i := range results {
 		if errors.Is(results[i].Err, errNotReached) {
@@ -126,24 +131,21 @@ func withTime(id string, at time.Time) string {
 	return u.String()
 }
 
-// distinctRows splits todo, which contains indexes into rows. No two rows of chunk have the same address or
+// distinctRows splits todo, which contains indexes into rows. No two rows of distinct have the same address or
 // Clerk user. Repetitions go to later, so that the store reports them as duplicates of rows that exist.
-func distinctRows(rows []*Member, todo []int) (chunk, later []int) {
+func distinctRows(rows []*Member, todo []int) (distinct, later []int) {
 	type key struct{ tenantID, emailOrUser string } // an address never equals a user ID
 	seen := make(map[key]bool)
-	for k, i := range todo {
-		if len(chunk) == reserveChunk {
-			return chunk, append(later, todo[k:]...)
-		}
+	for _, i := range todo {
 		email, user := key{rows[i].TenantID, rows[i].Email}, key{rows[i].TenantID, rows[i].ClerkUserID}
 		if seen[email] || seen[user] {
 			later = append(later, i)
 		} else {
-			chunk = append(chunk, i)
+			distinct = append(distinct, i)
 		}
 		seen[email], seen[user] = true, true
 	}
-	return chunk, later
+	return distinct, later
 }
 
 // adopt writes the rows at the indexes in chunk, and sets their results. A member in taken is a duplicate.

@@ -97,8 +97,8 @@ func NewPgxStore(db PgxDB, opts *PgxOptions) *PgxStore {
 // 40001 for an address that was committed after the snapshot; retry the whole transaction.
 //
 // If two transactions reserve the same addresses in different orders, they deadlock, and
-// PostgreSQL aborts one with 40P01; retry the whole transaction. ReserveMany sorts its
-// addresses, so a single call per transaction avoids this.
+// PostgreSQL aborts one with 40P01; retry the whole transaction. ReserveMany and Adopt sort their
+// addresses, so a single call per transaction avoids this for people who have no row yet.
 func (s *PgxStore) WithTx(tx pgx.Tx) TxStore { return &pgxWriter{s, tx} }
 
 // Insert implements [TxStore].
