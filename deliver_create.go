@@ -296,7 +296,7 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 
 // mayHaveSeat reports whether the attempt's invitation may have a seat of an organization that is full by err: Clerk may
 // have created it with the bulk request that it rejected.
-func (a *attempt) mayHaveSeat(err error) bool { return a.bulkRejected && isFull(err) }
+func (a *attempt) mayHaveSeat(err error) bool { return a.bulkRejected && saysFull(err) }
 
 // createIfFree creates the invitation unless the address is taken. If a bulk request has tried that already, its
 // result counts.
@@ -377,8 +377,8 @@ func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvita
 	case codeOf(taken) == codeIdentifierExists:
 		// A user who has the address, but has not verified it, must not block the invitation. If Clerk shows no
 		// such user, the person may be signing up right now. But Clerk may never show unverified addresses, so
-		// the same response to the previous attempt is enough.
-		return a.row.Reason == codeIdentifierExists || slices.ContainsFunc(users, func(u User) bool { return u.has(a.row.Email) })
+		// the same response to the previous attempt is enough, unless this attempt is early.
+		return a.row.Reason == codeIdentifierExists && !a.early || slices.ContainsFunc(users, func(u User) bool { return u.has(a.row.Email) })
 	}
 	return false
 }
