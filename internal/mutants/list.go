@@ -489,6 +489,9 @@ var mutants = []mutant{
 	{name: "Up takes a partial index", test: "TestMirror_NeedsAUniqueIndex", edits: []edit{
 		{"mirror.go", " AND indisvalid AND indpred IS NULL", " AND indisvalid"},
 	}},
+	{name: "a mirror takes a table that rejects every new row", test: "TestMirror_NeedsDefaults", edits: []edit{
+		{"mirror.go", "(attnotnull OR typnotnull)", "typnotnull"},
+	}},
 	{name: "Sync compares a citext as text", test: "TestMirror_RefusesAddressesNotNormalised", edits: []edit{
 		{"mirror.go", "concat_ws(', ', nullif(path, ''), {{schemas}})", "path"},
 	}},
