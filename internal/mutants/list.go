@@ -242,6 +242,9 @@ var mutants = []mutant{
 	{name: "a resend leaves the older invitation open", test: "TestResend/memory", edits: []edit{
 		{"deliver.go", "return a.isResend() && !a.olderRevoked\n", "return a.isResend() && a.olderRevoked\n"},
 	}},
+	{name: "a resend whose invitation was revoked leaves the older one open", test: "TestPromise4_ResendRevokedAtClerk", edits: []edit{
+		{"deliver.go", "		return a.isResend()\n", "		return a.isResend() && a.olderRevoked\n"},
+	}},
 	{name: "a resend that links leaves the older invitation open", test: "TestResend_RevokesTheOlderInvitationOfAUser", edits: []edit{
 		{"deliver.go", "return a.isResend() || a.mayHaveSent()", "return a.mayHaveSent()"},
 	}},
