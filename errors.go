@@ -117,7 +117,7 @@ func (e *ClerkInvitationError) HTTPStatus() int {
 func (e *ClerkInvitationError) refusal() string {
 	var api *APIError
 	switch code := codeOf(e.Err); {
-	case code == ReasonOrganizationFull, code == codeNoSeats:
+	case saysFull(e.Err):
 		return "the organization has no free seat"
 	case code == codeNotAdmin:
 		return "the inviter is not an admin of the organization"

@@ -208,11 +208,17 @@ func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err er
 func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 	// A round ends without a result if the row changed in between or was out of date, or if an earlier
 	// attempt's invitation has ended or was withdrawn.
+	var own *Member // the row that the previous round has written
 	for range 3 {
-		m, err := s.inviteOnce(ctx, want)
-		if m != nil || err != nil {
+		m, row, err := s.inviteOnce(ctx, want)
+		var dup *DuplicateEmailError
+		switch {
+		case own != nil && errors.As(err, &dup) && dup.Member.ID == own.ID && dup.Member.Send == own.Send:
+			return overtaken(dup.Member)
+		case m != nil || err != nil:
 			return m, err
 		}
+		own = row
 		if want, err = withNewID(want); err != nil {
 			return nil, err
 		}
@@ -220,38 +226,49 @@ func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 	return nil, ErrConflict
 }
 
-// inviteOnce is one round of invite. It returns nil for another round.
-func (s *Service) inviteOnce(ctx context.Context, want *Member) (*Member, error) {
+// overtaken returns the result of an Invite whose row another call delivers, has delivered, or is erasing.
+func overtaken(row *Member) (*Member, error) {
+	switch {
+	case row.Due():
+		return nil, &ClerkInvitationError{Op: "deliver", Outcome: Fault, Member: row, Err: errLeaseEnds}
+	case row.Status == StatusPending, row.Status == StatusActive:
+		return row, nil
+	}
+	return nil, ErrConflict
+}
+
+// inviteOnce is one round of invite. It returns no member for another round. row is the row that the round has written.
+func (s *Service) inviteOnce(ctx context.Context, want *Member) (m, row *Member, err error) {
 	p, row, err := s.reserveNow(ctx, want)
 	var dup *DuplicateEmailError
 	if errors.As(err, &dup) && s.clearStaleDuplicate(ctx, dup.Member) {
-		return nil, nil // the address can be invited now
+		return nil, nil, nil // the address can be invited now
 	}
 	if err != nil || row == nil {
-		return nil, err
+		return nil, nil, err
 	}
 	done := delivery{Result: Result{Member: row}}
 	switch {
 	case p.owns(row):
 		done = s.deliverNow(ctx, p, row)
 	case row.Due():
-		return nil, nil // the next round takes it over, unless another attempt owns it
+		return nil, row, nil // the next round takes it over, unless another attempt owns it
 	}
 	switch {
 	case done.Err != nil:
-		return nil, done.Err
+		return nil, row, done.Err
 	case done.Member.Status == StatusActive, done.Member.Status == StatusPending:
-		return done.Member, nil
+		return done.Member, row, nil
 	case done.Member.Status == StatusReserved: // another caller delivers it
-		return nil, &DuplicateEmailError{done.Member.Ref(), done.Member}
+		return nil, row, &DuplicateEmailError{done.Member.Ref(), done.Member}
 	case done.endedConcurrently():
-		return nil, ErrConflict
+		return nil, row, ErrConflict
 	}
-	return nil, nil // an earlier attempt's invitation has ended or was withdrawn: invite again
+	return nil, row, nil // an earlier attempt's invitation has ended or was withdrawn: invite again
 }
 
 // reserveNow reserves a row and claims it for a new pass. If another caller changes the row in the meantime, the pass does
-// not own it, or the row is nil.
+// not own it; the row is nil if it was purged.
 func (s *Service) reserveNow(ctx context.Context, want *Member) (*pass, *Member, error) {
 	p, err := s.newPass(ctx)
 	if err != nil {
@@ -268,11 +285,12 @@ func (s *Service) reserveNow(ctx context.Context, want *Member) (*pass, *Member,
 	return p, row, err
 }
 
-// reclaim claims a row of the pass again, under a new lease. The row is nil if it has lost the first claim.
+// reclaim claims a row of the pass again, under a new lease, unless the row has lost the first claim. It returns nil
+// if the row was purged.
 func (s *Service) reclaim(ctx context.Context, p *pass, row *Member) (claimed *Member, err error) {
 	claimed, err = s.change(ctx, row.refByID(), func(current *Member) (_ *Member, err error) {
 		if !current.hasClaimOf(row) {
-			return nil, ErrConflict
+			return current, nil
 		}
 		if p.lease, err = s.newLease(ctx); err != nil {
 			return nil, err
@@ -281,10 +299,11 @@ func (s *Service) reclaim(ctx context.Context, p *pass, row *Member) (claimed *M
 		next := *current
 		next.Attempts-- // the same attempt
 		claimed := s.claimed(next, p.claimedAt)
-		p.claims[row.ID] = claim{claimed.ClaimedUntil, p.claims[row.ID].mayHaveInvitation}
+		first := p.claims[row.ID]
+		p.claims[row.ID] = claim{claimed.ClaimedUntil, first.dueAt, first.mayHaveInvitation}
 		return claimed, nil
 	})
-	if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
+	if errors.Is(err, ErrNotFound) {
 		return nil, nil
 	}
 	return claimed, err

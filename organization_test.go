@@ -1,6 +1,7 @@
 package clerkinvite_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -263,9 +264,13 @@ func TestOrganization_RefusalNamesTheOrganization(t *testing.T) {
 		arrange  func(c *clerkinvitetest.Clerk)
 		o        clerkinvite.Organization
 		want     string
+		reason   string // "" if it is Clerk's code
 	}{
-		"full":         {o: clerkinvite.Organization{ID: "org_full"}, want: "the organization has no free seat"},
-		"plan is full": {behavior: clerkinvitetest.Behavior{OrganizationInsufficientSeats: true}, o: clerkinvite.Organization{ID: "org_full"}, want: "the organization has no free seat"},
+		"full": {o: clerkinvite.Organization{ID: "org_full"}, want: "the organization has no free seat", reason: clerkinvite.ReasonOrganizationFull},
+		"plan is full": {
+			behavior: clerkinvitetest.Behavior{OrganizationInsufficientSeats: true}, o: clerkinvite.Organization{ID: "org_full"},
+			want: "the organization has no free seat", reason: clerkinvite.ReasonOrganizationFull,
+		},
 		"deleted":      {arrange: func(c *clerkinvitetest.Clerk) { c.DeleteOrganization(org) }, o: clerkinvite.Organization{ID: org}, want: missing},
 		"unauthorized": {behavior: clerkinvitetest.Behavior{OrganizationUnauthorized: true}, o: clerkinvite.Organization{ID: "org_unknown"}, want: missing},
 		"not enabled":  {arrange: (*clerkinvitetest.Clerk).DisableOrganizations, o: clerkinvite.Organization{ID: org}, want: missing},
@@ -291,6 +296,9 @@ func TestOrganization_RefusalNamesTheOrganization(t *testing.T) {
 				var stored *clerkinvite.ClerkInvitationError
 				require.ErrorAs(t, err, &stored)
 				require.Equal(t, clerkinvite.StatusFailed, stored.Member.Status)
+				var api *clerkinvite.APIError
+				require.ErrorAs(t, err, &api)
+				require.Equal(t, cmp.Or(test.reason, api.Code), stored.Member.Reason)
 			})
 		})
 	}

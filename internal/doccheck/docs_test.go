@@ -310,17 +310,6 @@ func TestRunbookSQL(t *testing.T) {
 			return err
 		}), sql)
 	}
-
-	// The first of the queries returns the values of the gauges.
-	_, queries, found := strings.Cut(readPage(t, "docs/runbook.md"), "\n## Queries\n")
-	require.True(t, found)
-	var reserved, due, overdue int
-	var oldest time.Time
-	require.NoError(t, pool.QueryRow(t.Context(), fencedBlock.FindStringSubmatch(queries)[2]).Scan(&reserved, &due, &oldest, &overdue))
-	backlog, err := store.Backlog(t.Context(), time.Now())
-	require.NoError(t, err)
-	require.True(t, oldest.Equal(backlog.OldestDue))
-	require.Equal(t, []int{backlog.Reserved, backlog.Due, backlog.Overdue}, []int{reserved, due, overdue})
 }
 
 // The steps for a restored backup in docs/runbook.md work as described.
@@ -613,18 +602,6 @@ func TestRunbookJoinedUnderAnotherAddress(t *testing.T) {
 			require.Equal(t, clerkinvite.StatusActive, b.Member(t, active).Status)
 			require.Equal(t, 1, b.Clerk.Emails())
 		})
-	}
-}
-
-// docs/runbook.md explains every name in the table of limits.
-func TestRunbookNamesOfLimits(t *testing.T) {
-	t.Parallel()
-	page := readPage(t, "docs/runbook.md")
-	code := readPage(t, "ratelimit.go") + readPage(t, "internal/storeutil/storeutil.go")
-	names := regexp.MustCompile(`(?:\bturn\w+ += |\bHookTime = |\d, )"(share|[^"]+)`).FindAllStringSubmatch(code, -1)
-	require.Len(t, names, 5)
-	for _, name := range names {
-		mustHave(t, strings.ReplaceAll(page, " …`", "`"), "`"+name[1]+"`")
 	}
 }
 
