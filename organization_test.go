@@ -600,6 +600,22 @@ func TestOrganization_DeliveredByAProcessWithout(t *testing.T) {
 	})
 }
 
+// Without Config.Organizations, a call that delivers to an existing user returns the same error as the others.
+func TestOrganization_ResendByAProcessWithout(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{})
+		require.NoError(t, err)
+		b.Clerk.AddVerifiedUser("ada@example.com")
+		b.Clock.Advance(2 * time.Hour)
+		_, err = b.Workers(t, 1)[0].Resend(t.Context(), testkit.Acme("ada@example.com"))
+		require.EqualError(t, err, "clerkinvite: Config.Organizations is missing: set it to the result of clerkapi.New")
+		status, _ := clerkinvite.HTTPError(err)
+		require.Equal(t, http.StatusInternalServerError, status)
+		require.True(t, b.Member(t, "ada@example.com").Due(), "another process delivers it")
+	})
+}
+
 // Config.Organizations may be set for an instance without organizations.
 func TestOrganization_ReconcileInstanceWithoutOrganizations(t *testing.T) {
 	t.Parallel()

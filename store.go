@@ -265,6 +265,10 @@ type TxStore interface {
 	// If the address is free, but another member of the tenant has the row's ClerkUserID,
 	// the row is not written. Its Result has the other member and ErrUserTaken.
 	//
+	// If the database refuses a row, for example because of a host's constraint, the row's Result has
+	// the error, and the other rows are written. In a host's transaction, such an error may be the
+	// whole call's, because nothing more can be written.
+	//
 	// A duplicate must not abort a surrounding transaction.
 	Insert(ctx context.Context, rows []*Member) ([]Result, error)
 
@@ -280,7 +284,8 @@ type TxStore interface {
 	// The database must enforce ErrUserTaken and ErrEmailTaken with unique keys, so that they
 	// also hold against concurrent calls of Insert. If another change of the same call gives up
 	// an address or a user, the address or user may still count as taken. One change's failure
-	// does not affect the others, even in the same tenant.
+	// does not affect the others, even in the same tenant. In a host's transaction, an error of the
+	// database may be the whole call's, as for Insert.
 	//
 	// The history entry has the Role and the ChangedBy of the changed member.
 	//

@@ -78,9 +78,20 @@ func TestPgxStore(t *testing.T) {
 					assert.Zero(t, testkit.QueryOne[int](t, pool, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`), "deadlocks")
 				}
 			})
-			return store
+			return refusing{store, pool}
 		})
 	})
+}
+
+// refusing is a store of the suite with its database.
+type refusing struct {
+	*clerkinvite.PgxStore
+	pool *pgxpool.Pool
+}
+
+// Refuse lets the suite check that a refused row fails alone.
+func (s refusing) Refuse(ctx context.Context, tenantID string) error {
+	return testkit.RefuseRows(ctx, s.pool, "clerkinvite_member", tenantID)
 }
 
 // A store takes a pool or a connection, but not a transaction.

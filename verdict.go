@@ -175,8 +175,9 @@ func (v *verdict) report(m *Member) *delivery {
 		d.Err = &DuplicateEmailError{m.Ref(), v.other}
 	case isRefused, isUncertain, isPostponed, isLimited, isReleased:
 		d.Err = &ClerkInvitationError{Op: v.op, Outcome: v.outcome(), Member: m, Err: v.err}
-		if (v.kind == isUncertain || v.kind == isPostponed) && failureOf(v.err, "") == foreignError {
-			d.Err = v.err // the host's own error passes unchanged
+		failure := failureOf(v.err, "")
+		if (v.kind == isUncertain || v.kind == isPostponed) && (failure == foreignError || failure == notConfigured) {
+			d.Err = v.err // the host's own error or mistake passes unchanged
 		}
 	default:
 	}

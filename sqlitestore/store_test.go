@@ -36,7 +36,21 @@ func newStore(t testing.TB) *sqlitestore.Store {
 
 func TestStore(t *testing.T) {
 	t.Parallel()
-	storetest.Run(t, func(t *testing.T) clerkinvite.Store { return newStore(t) })
+	storetest.Run(t, func(t *testing.T) clerkinvite.Store { return refusing{newStore(t)} })
+}
+
+// refusing is a store of the suite.
+type refusing struct{ *sqlitestore.Store }
+
+// Refuse lets the suite check that a refused row fails alone.
+func (s refusing) Refuse(ctx context.Context, tenantID string) error {
+	for write, row := range map[string]string{"INSERT": "new", "UPDATE": "new", "DELETE": "old"} {
+		if _, err := s.DB().ExecContext(ctx, fmt.Sprintf(`CREATE TRIGGER refuse_%s BEFORE %[1]s ON clerkinvite_member WHEN %s.tenant_id = '%s'
+			BEGIN SELECT RAISE(ABORT, 'refused'); END`, write, row, tenantID)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Rows are found after a restart.
