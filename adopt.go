@@ -26,22 +26,20 @@ type Adopted struct {
 	InvitedAt time.Time
 }
 
-// Adopt writes rows for people who are already members or already invited: the rows of an application's
-// existing table, or people added by other code, such as a seed script or single sign-on. A member with a
-// user ID becomes active, and a member with an invitation ID becomes pending.
+// Adopt writes rows for people who are already members or already invited, such as the rows of an
+// application's existing table. A person with a user ID becomes active, and a person with an invitation ID
+// becomes pending. Existing members are never changed.
 //
-// Adopt trusts its input. It calls neither Clerk nor Config.Authorize. Call Reconcile afterwards. It
-// reads the invitations' times, makes people who have accepted active, ends members whose invitation has
-// ended, and removes members whose user was deleted. Until then an invitation counts as valid, so a user
-// who has verified the address becomes active.
+// Adopt trusts its input: it calls neither Clerk nor Config.Authorize. Call Reconcile afterwards, which
+// reads the invitations' times from Clerk, and corrects members who have joined, left or never accepted.
 //
-// It always returns one Result per person, in the order of people. Member is the row, or nil if no row
-// was written or found. Existing members are never changed. Err is
+// It always returns one Result per person, in the order of people. Member is the new or existing row, or
+// nil. Err is
 //   - nil for a new member, and for an existing member with the same ClerkUserID or invitation;
 //   - *[InvalidParamsError];
 //   - *[DuplicateEmailError] if the tenant has a member with this address and another ClerkUserID, or if
-//     people has the same member twice. A member with another ClerkUserID may be waiting for this user
-//     ([Service.ResolveUser] makes it active), or may have ended ([Service.Invite] links the user again);
+//     the address occurs twice in the list. If that member waits for this user, [Service.ResolveUser] makes
+//     it active. If it has ended, [Service.Invite] links the user again;
 //   - [ErrUserTaken] if another member of the tenant has this ClerkUserID. Member is that member.
 //
 // If the call could not continue, it returns the context's or the store's error, unchanged. People who

@@ -24,7 +24,7 @@ type DeliverReport struct {
 	Claimed   int // attempts; the sum of the others
 	Linked    int // now active: Clerk has a user with the address
 	Invited   int // now pending: invited now, or found to have been invited before
-	Refused   int // now failed; after a resend, still pending on the older invitation, or revoked like it
+	Refused   int // now failed; after a resend, still pending on the older invitation or, in an organization, revoked
 	Ended     int // withdrawn (see Config.WithdrawOnFailure), or ended in another state (such as revoked), at Clerk or by a concurrent call
 	Postponed int // still due, later
 }
@@ -46,7 +46,7 @@ const maxLost = 5
 //   - the context's error when the context ends,
 //   - a *[ClerkInvitationError] when Clerk fails for a reason that concerns more than one member:
 //     a wrong key, an exhausted quota, no connection, or three lost responses or unexplained
-//     rejections in a row (of requests for members that are attempted for the first time),
+//     rejections in a row,
 //   - the store's error, unchanged.
 //
 // A rate limit stops only requests to the limited endpoint. A negative limit and an invalid Ref

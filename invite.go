@@ -28,9 +28,8 @@ type Config struct {
 	// keys. Defaults to no logging.
 	Logger *slog.Logger
 
-	// Now is this machine's clock. For times that it stores, or compares with stored ones, the Service
-	// corrects Now by its measured difference from Store.Clock. So a test with a PgxStore must set
-	// PgxOptions.Now, too. Defaults to time.Now.
+	// Now is this machine's clock. Times in the store follow Store.Clock, so a test with a PgxStore must also
+	// set PgxOptions.Now. Defaults to time.Now.
 	Now func() time.Time
 
 	// RedirectURL is used if InviteParams has none: an http or https URL, an app's URL
@@ -54,27 +53,23 @@ type Config struct {
 	// WithdrawOnFailure is for hosts that want an invitation now or not at all: every invitation
 	// is tried once. If Clerk fails, if its response is lost, or if a rate limit would delay the
 	// invitation, it is withdrawn. A reserved member becomes failed, with [ReasonWithdrawn]; after
-	// a Resend, the member keeps the older invitation. The error is the same as without this
-	// option, with the withdrawn member.
+	// a Resend, the member keeps the older invitation. The error is the same as without this option.
+	// Only invitations from Reserve, ReserveMany and InviteMany with Wait still wait for rate limits.
 	//
 	// If Clerk may have created the invitation, it is revoked, immediately or by the next
-	// Reconcile, and a failed member never becomes active through it. If the process dies, the next
-	// Deliver, or another Invite or Resend of the member, withdraws the invitation; until then
-	// the person can accept it.
+	// Reconcile. If the process dies, the person can accept the invitation until the next Deliver,
+	// Invite or Resend withdraws it.
 	//
-	// Deliver and Run still try members that were only reserved, once. Invitations from Reserve,
-	// ReserveMany and InviteMany with Wait still wait for rate limits. The choice is stored with
-	// each invitation when it is requested, and a later change does not affect it. Defaults to
-	// false: what could not be sent is sent later.
+	// The option is stored with each invitation, so a later change affects only new ones. Defaults to
+	// false: an invitation that could not be sent is sent later.
 	WithdrawOnFailure bool
 
 	// Authorize, if set, is called before Invite, InviteMany, Reserve or ReserveMany write
 	// anything, for example to check a list of allowed domains. The parameters are valid and
 	// normalised. Authorize may change them; they are checked again. Its error is returned unchanged.
 	//
-	// Authorize cannot enforce a number, such as free seats: it is called concurrently, and for all
-	// entries of a list before the first is written, so twenty calls can all see the same three
-	// seats. examples/seats enforces a number, in your transaction or in PgxOptions.OnChange.
+	// Authorize cannot enforce a number, such as free seats, because it is called concurrently, and for all
+	// entries of a list before the first is written. examples/seats enforces a number in your transaction.
 	Authorize func(ctx context.Context, p *InviteParams) error
 
 	// Observer, if set, is called for verbs, requests to Clerk and state changes, for traces and
@@ -192,8 +187,9 @@ type InviteParams struct {
 //   - the context's and the store's error, unchanged.
 //
 // If the context ends while the invitation is being created, Invite waits up to five more seconds for
-// Clerk's response. If the database or Clerk hangs, saving the result and revoking invitations that are
-// no longer needed can each take another quarter of Config.Lease. Invite is safe for concurrent use, in several processes too, and safe to retry.
+// Clerk's response. If the database or Clerk hangs, it can take half of Config.Lease longer.
+//
+// Invite is safe for concurrent use, in several processes too, and safe to retry.
 func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err error) {
 	ctx, op := s.observe(ctx, "Invite")
 	defer op.end(&err)

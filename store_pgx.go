@@ -49,8 +49,8 @@ type PgxOptions struct {
 	//
 	// OnChange is called concurrently. It must be quick, because it runs while row locks and a
 	// connection are held. It must not call Clerk or the Service, and must not commit or roll
-	// back tx. Outside WithTx its context ends after a part of the time that is left for the
-	// write, so that blocking for one member does not delay the others.
+	// back tx. Outside WithTx its context has a deadline, so that one member cannot delay the
+	// others for long.
 	//
 	// With OnChange, each Insert or Update with recorded changes uses a READ COMMITTED
 	// transaction instead of a single statement. Within WithTx it uses a savepoint.

@@ -290,8 +290,7 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acc
 // Errors:
 //   - *[InvalidParamsError];
 //   - [ErrNotFound], also if the member is already erased;
-//   - [ErrConflict] while a delivery attempt owns the member, even if the member was revoked or removed in the meantime
-//     (try again after Config.Lease);
+//   - [ErrConflict] while a delivery attempt owns the member (try again after Config.Lease);
 //   - *[ClerkInvitationError] if Clerk fails (nothing is erased);
 //   - the context's and the store's error, unchanged.
 //

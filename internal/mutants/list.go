@@ -242,6 +242,9 @@ var mutants = []mutant{
 	{name: "a resend leaves the older invitation open", test: "TestResend/memory", edits: []edit{
 		{"deliver.go", "return a.isResend() && !a.olderRevoked\n", "return a.isResend() && a.olderRevoked\n"},
 	}},
+	{name: "a resend whose invitation was revoked leaves the older one open", test: "TestPromise4_ResendRevokedAtClerk", edits: []edit{
+		{"deliver.go", "		return a.isResend()\n", "		return a.isResend() && a.olderRevoked\n"},
+	}},
 	{name: "a resend that links leaves the older invitation open", test: "TestResend_RevokesTheOlderInvitationOfAUser", edits: []edit{
 		{"deliver.go", "return a.isResend() || a.mayHaveSent()", "return a.mayHaveSent()"},
 	}},
@@ -479,6 +482,9 @@ var mutants = []mutant{
 	}},
 	{name: "Up takes a partial index", test: "TestMirror_NeedsAUniqueIndex", edits: []edit{
 		{"mirror.go", " AND indisvalid AND indpred IS NULL", " AND indisvalid"},
+	}},
+	{name: "a mirror takes a table that rejects every new row", test: "TestMirror_NeedsDefaults", edits: []edit{
+		{"mirror.go", "(attnotnull OR typnotnull)", "typnotnull"},
 	}},
 	{name: "Sync compares a citext as text", test: "TestMirror_RefusesAddressesNotNormalised", edits: []edit{
 		{"mirror.go", "concat_ws(', ', nullif(path, ''), {{schemas}})", "path"},
