@@ -161,9 +161,9 @@ type InviteParams struct {
 // the organization's invitation. With AddExisting they are added immediately. A pending invitation of
 // the organization for the address is adopted, without another email.
 //
-// A pending or active member is a duplicate, without a request to Clerk. But if its row has not changed
-// for a day, one Invite per day asks Clerk. In three cases it changes the row as Reconcile would, and
-// invites the person:
+// A pending or active member is a duplicate, without a request to Clerk. But if its row
+// has not changed for a day, one Invite per day asks Clerk. If Clerk shows one of these changes, Invite
+// updates the row as Reconcile would, and invites the person:
 //
 //   - The invitation was revoked or has expired.
 //   - The user has another address now.

@@ -13,9 +13,8 @@ import (
 )
 
 // Mirror describes a table of the application that PostgreSQL keeps in sync with the members. Its
-// methods return SQL for the host's migrations. Up creates triggers on clerkinvite_member. The
-// triggers write to the host's table in the same transaction as each change, whether the change comes
-// from the service, the command clerkinvite, a migration or psql.
+// methods return SQL for the host's migrations. Up creates triggers on clerkinvite_member. They write to
+// the host's table in the transaction of each change, no matter which program makes it.
 //
 // The table has a row for each member whose status is in Statuses. The triggers look the row up by tenant
 // and address, so the table needs a unique index on these two columns. They update an existing row, also
@@ -25,9 +24,9 @@ import (
 //
 // The columns can have any type that PostgreSQL converts from text, such as text, varchar, citext
 // or uuid. A TenantID must be spelled as PostgreSQL prints the column's type (a uuid in lower case).
-// Members' addresses are normalised: in lower case, without white space, and with the domain in ASCII
-// (xn--…). The host's addresses must be normalised, too, except that their case does not matter if the
-// column is case-insensitive. Up and Sync fail otherwise, because the triggers would not find these rows.
+// The host's addresses must be normalised like the members': in lower case (unless the column is
+// case-insensitive), without white space, and with the domain in ASCII (xn--…). The triggers would not
+// find other rows, so Up and Sync fail if there are any.
 //
 // If the host's row cannot be written, for example because of a constraint, only that member fails. It
 // gets PostgreSQL's error and is retried later, as after an error of [PgxOptions].OnChange. In the

@@ -144,8 +144,8 @@ type Result struct {
 }
 
 // Change is a change of one member from Old to New, which have the same ID and TenantID. If
-// New is nil, the member and its history are erased. If Old is nil, the member is new; only
-// [PgxOptions].OnChange gets such a change, because Insert writes new members.
+// New is nil, the member and its history are erased. If Old is nil, the member is new. Only
+// [PgxOptions].OnChange gets such a change.
 type Change struct {
 	Old, New *Member
 }

@@ -31,11 +31,11 @@ func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
 	return s.revokeOrRemove(ctx, ref, StatusRevoked)
 }
 
-// Remove removes a reserved, pending, active or expired member from the tenant. An open invitation is
-// revoked at Clerk first. The row stays, with the status removed, and the address can be invited again.
-// Clerk is not called for active members; if an invitation is still open, the next Reconcile revokes
-// it. The Clerk user is not changed, so the host must deny them access to the tenant. If the member is
-// already removed, Remove returns it unchanged. In an organization, Remove first ends the membership.
+// Remove removes a reserved, pending, active or expired member from the tenant. It first revokes an open
+// invitation at Clerk, and ends a membership of the organization. The row stays, with the status removed,
+// and the address can be invited again. The Clerk user is not changed, so the host must deny them access to
+// the tenant. If the member is already removed, Remove returns it unchanged. If an active
+// member still has an open invitation, the next Reconcile revokes it.
 //
 // Errors: the same as Revoke, and [ErrLastAdmin] if the member is the last admin of the organization (nothing
 // is changed). Unlike Revoke, Remove also removes a member who has accepted. Remove is safe for concurrent use
