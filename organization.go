@@ -446,29 +446,31 @@ func (s *Service) revokeOlder(ctx context.Context, a *attempt, found foundInvita
 	return false, nil
 }
 
-// endMembership ends the membership of a member that becomes revoked or removed: by which it is active, that the
-// person got by accepting, or that an interrupted attempt may have added.
-func (s *Service) endMembership(ctx context.Context, row *Member, to Status, accepted acceptance) error {
+// endMembership ends the membership of a member that becomes, or already is, revoked or removed. For removed, this is the
+// membership by which it is active, or that of the user who has verified the address. For revoked, it is only a membership that an
+// interrupted attempt may have added. A membership by which another member is active ends only with an active member.
+func (s *Service) endMembership(ctx context.Context, row *Member, to Status) error {
 	if row.Status == StatusActive {
 		return s.removeMember(ctx, row.organization(), row.ClerkUserID)
 	}
-	joined := to == StatusRemoved && accepted != notAccepted // for revoked, resolveAccepted has found no user who joined
 	added := row.Due() && row.mayHaveInvitation() && row.clerkParams().Organization.AddExisting
-	if !joined && !added {
+	if to == StatusRevoked && !added {
 		return nil
 	}
 	u, m, err := s.findJoined(ctx, row)
 	switch {
 	case err != nil:
 		return s.clerkError(ctx, "find memberships", err)
-	case u == nil:
-		return nil
-	case joined:
-		return s.removeMember(ctx, row.organization(), u.ID)
-	case m.isOlder(row):
+	case u == nil, to == StatusRevoked && m.isOlder(row):
 		return nil
 	}
-	return s.removeUnneeded(ctx, row.organization(), u.ID)
+	err = s.removeUnneeded(ctx, row.organization(), u.ID)
+	if errors.Is(err, ErrLastAdmin) { // the user stays, so the member becomes active
+		if _, failure := s.resolveUser(ctx, u, askClerk()); failure != nil {
+			s.log.WarnContext(ctx, "not all members of a user resolved", "member", *row, "cause", logError(failure))
+		}
+	}
+	return err
 }
 
 // removeMember ends the membership of the row's user in its organization.

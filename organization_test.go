@@ -155,6 +155,163 @@ func TestPromise4_SharedInvitationLeftOver(t *testing.T) {
 	})
 }
 
+// Remove ends the membership of the user who has verified the address, even if the member is not active: the webhook was
+// lost, an admin has added the user in the dashboard, or the user is in the tenant under another address.
+func TestOrganization_RemoveEndsTheMembership(t *testing.T) {
+	t.Parallel()
+	join := func(t *testing.T, b *testkit.Rig) string {
+		t.Helper()
+		u := b.Clerk.AddVerifiedUser("ada@example.com")
+		b.Clerk.JoinOrganization(org, u.ID, "org:member")
+		return u.ID
+	}
+	situations := map[string]func(t *testing.T, b *testkit.Rig){
+		"reserved": func(t *testing.T, b *testkit.Rig) {
+			t.Helper()
+			_, err := b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+			require.NoError(t, err)
+			join(t, b)
+		},
+		"pending": func(t *testing.T, b *testkit.Rig) {
+			t.Helper()
+			b.MustInvite(t, "ada@example.com")
+			join(t, b)
+		},
+		"accepted": func(t *testing.T, b *testkit.Rig) {
+			t.Helper()
+			m := b.MustInvite(t, "ada@example.com")
+			require.NoError(t, b.Clerk.AcceptOrganization(m.InvitationID, b.Clerk.AddVerifiedUser("ada@example.com").ID))
+		},
+		"expired": func(t *testing.T, b *testkit.Rig) {
+			t.Helper()
+			b.MustInvite(t, "ada@example.com")
+			b.Clock.Advance(31 * 24 * time.Hour)
+			b.MustReconcile(t)
+			require.Equal(t, clerkinvite.StatusExpired, b.Member(t, "ada@example.com").Status)
+			join(t, b)
+		},
+		"removed as a second address": func(t *testing.T, b *testkit.Rig) {
+			t.Helper()
+			b.MustInvite(t, "ada@example.com")
+			removeAsSecondAddress(t, b, testkit.Ada)
+			join(t, b)
+		},
+		"banned": func(t *testing.T, b *testkit.Rig) {
+			t.Helper()
+			m := b.MustInvite(t, "ada@example.com")
+			u := b.Clerk.AddVerifiedUser("ada@example.com")
+			require.NoError(t, b.Clerk.AcceptOrganization(m.InvitationID, u.ID))
+			b.Clerk.BanUser(u.ID)
+		},
+	}
+	for name, prepare := range situations {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+				prepare(t, b)
+				require.Len(t, b.Clerk.Members(org), 1)
+				m, err := b.Remove(t.Context(), testkit.Ada)
+				require.NoError(t, err)
+				require.Equal(t, clerkinvite.StatusRemoved, m.Status)
+				b.RequireMembersAtClerk(t)
+				require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
+			})
+		})
+	}
+}
+
+// A tenant has the same user in the application and, under another address, in an organization. Removing both members ends the
+// membership.
+func TestOrganization_RemoveOfASecondAddress(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.Authorize = nil }}, func(t *testing.T, b *testkit.Rig) {
+		u := b.Clerk.AddVerifiedUser("ada@example.com")
+		b.MustInvite(t, "ada@example.com")
+		b.Clerk.AddEmail(u.ID, clerkinvitetest.EmailSpec{Address: "work@example.com", Verified: true})
+		m, err := b.InviteInto(t, "work@example.com", clerkinvite.Organization{})
+		require.NoError(t, err)
+		require.NoError(t, b.Clerk.AcceptOrganization(m.InvitationID, u.ID))
+		_, err = b.ResolveUser(t.Context(), u.ID)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.ReasonSecondAddress, b.Member(t, "work@example.com").Reason)
+		for _, email := range []string{"ada@example.com", "work@example.com"} {
+			removed, err := b.Remove(t.Context(), testkit.Acme(email))
+			require.NoError(t, err)
+			require.Equal(t, clerkinvite.StatusRemoved, removed.Status)
+		}
+		b.RequireMembersAtClerk(t)
+	})
+}
+
+// Two tenants wait for one invitation, which was accepted. Removing the member of one tenant ends the membership, so the other tenant's
+// member has left the organization.
+func TestOrganization_SharedInvitationAccepted(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.JoinOrganization(org, b.Clerk.AddVerifiedUser("grace@example.com").ID, "org:admin")
+		require.Equal(t, clerkinvite.StatusActive, b.MustInvite(t, "grace@example.com").Status)
+		first := b.MustInvite(t, "ada@example.com")
+		second, err := b.Invite(t.Context(), testkit.Params("globex", "ada@example.com"))
+		require.NoError(t, err)
+		require.Equal(t, first.InvitationID, second.InvitationID)
+		b.Clock.Advance(time.Hour)
+		require.NoError(t, b.Clerk.AcceptOrganization(first.InvitationID, b.Clerk.AddVerifiedUser("ada@example.com").ID))
+		_, err = b.Remove(t.Context(), first.Ref())
+		require.NoError(t, err)
+		require.Len(t, b.Clerk.Members(org), 1)
+		b.Clock.Advance(time.Hour)
+		b.MustReconcile(t)
+		now, err := b.Get(t.Context(), second.Ref())
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusRemoved, now.Status)
+		require.Equal(t, clerkinvite.ReasonLeft, now.Reason)
+	})
+}
+
+// The member is the organization's last admin, whom Clerk does not remove. So neither Revoke nor Remove ends the member, and it becomes
+// active if it was not.
+func TestOrganization_LastAdminStays(t *testing.T) {
+	t.Parallel()
+	verbs := map[string]func(ctx context.Context, b *testkit.Rig) error{
+		"Revoke": func(ctx context.Context, b *testkit.Rig) error {
+			_, err := b.Revoke(ctx, testkit.Ada)
+			return err
+		},
+		"Remove": func(ctx context.Context, b *testkit.Rig) error {
+			_, err := b.Remove(ctx, testkit.Ada)
+			return err
+		},
+	}
+	for name, withdraw := range verbs {
+		for _, added := range []bool{true, false} {
+			if name == "Revoke" && !added {
+				continue // Revoke ends no other membership
+			}
+			t.Run(fmt.Sprintf("%s/added %v", name, added), func(t *testing.T) {
+				t.Parallel()
+				eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+					if added {
+						b.Clerk.AddVerifiedUser("ada@example.com")
+						b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+						_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true, Role: "org:admin"})
+						require.Error(t, err)
+					} else {
+						b.MustInvite(t, "ada@example.com")
+						b.Clerk.JoinOrganization(org, b.Clerk.AddVerifiedUser("ada@example.com").ID, "org:admin")
+					}
+					err := withdraw(t.Context(), b)
+					require.ErrorIs(t, err, clerkinvite.ErrLastAdmin)
+					status, text := clerkinvite.HTTPError(err)
+					require.Equal(t, http.StatusConflict, status)
+					require.Equal(t, "the organization needs another admin first", text)
+					require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+					require.Len(t, b.Clerk.Members(org), 1)
+				})
+			})
+		}
+	}
+}
+
 // What a verb for a pending member does to another tenant's member that waits for the same invitation. Either of the two
 // may have created it. If the first member no longer waits, the invitation stays.
 func TestOrganization_SharedInvitationOfWithdrawnMembers(t *testing.T) {

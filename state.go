@@ -103,7 +103,7 @@ func (s *Service) applyBounded(ctx context.Context, changes []Change) ([]Result,
 }
 
 // change reads a member, calls next for the new version of its row, and writes that version. If another process
-// changes the row first, change starts again. next can return the row itself to leave it unchanged.
+// changes the row first, or next returns nil, change starts again. next can return the row itself to leave it unchanged.
 func (s *Service) change(ctx context.Context, ref Ref, next func(row *Member) (*Member, error)) (now *Member, err error) {
 	for range 10 {
 		row, err := s.get(ctx, ref)
@@ -114,6 +114,9 @@ func (s *Service) change(ctx context.Context, ref Ref, next func(row *Member) (*
 		wanted, err := next(row)
 		if err != nil || wanted == row {
 			return wanted, err
+		}
+		if wanted == nil {
+			continue
 		}
 		now, err = s.changeOne(ctx, row, wanted)
 		if !errors.Is(err, ErrConflict) {

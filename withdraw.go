@@ -12,7 +12,7 @@ import (
 // reserved member will not be invited, and an expired member can no longer become active. The person can
 // still sign up at Clerk, but that never makes a revoked member active. If the member is already revoked,
 // Revoke returns it unchanged. If a failed attempt may have added the person to the organization
-// (AddExisting), Revoke ends that membership.
+// (AddExisting), Revoke ends that membership, unless it is older than the member or another member is active by it.
 //
 // Errors:
 //   - *[InvalidParamsError];
@@ -20,6 +20,7 @@ import (
 //   - *[TransitionError] if the member is in another state, or the invitation was accepted. After an
 //     acceptance, the member becomes active if a user has verified the address. Otherwise the person
 //     signed up under another address: use Remove;
+//   - [ErrLastAdmin] if the membership to end is the last admin's; the member becomes active;
 //   - *[ClerkInvitationError] if Clerk fails (the member is unchanged);
 //   - [ErrConflict] if the member keeps changing;
 //   - the context's and the store's error, unchanged.
@@ -32,14 +33,17 @@ func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
 }
 
 // Remove removes a reserved, pending, active or expired member from the tenant. It first revokes an open
-// invitation at Clerk, and ends a membership of the organization. The row stays, with the status removed,
-// and the address can be invited again. The Clerk user is not changed, so the host must deny them access to
-// the tenant. If the member is already removed, Remove returns it unchanged. If an active
-// member still has an open invitation, the next Reconcile revokes it.
+// invitation at Clerk. The row stays, with the status removed, and the address can be invited again. The Clerk
+// user is not changed, so the host must deny them access to the tenant. If the member is already removed, Remove
+// returns it unchanged. If an active member of the application still has an open invitation, the next Reconcile
+// revokes it.
 //
-// Errors: the same as Revoke, and [ErrLastAdmin] if the member is the last admin of the organization (nothing
-// is changed). Unlike Revoke, Remove also removes a member who has accepted. Remove is safe for concurrent use
-// and safe to retry.
+// In an organization, Remove also ends the membership: of an active member's user, or otherwise, whatever the
+// member's status, of the user who has verified the address. It keeps a membership by which only another member
+// is active.
+//
+// Errors: the same as Revoke. Unlike Revoke, Remove also removes a member who has accepted. Remove is safe for
+// concurrent use and safe to retry.
 func (s *Service) Remove(ctx context.Context, ref Ref) (_ *Member, err error) {
 	ctx, op := s.observe(ctx, "Remove")
 	defer op.end(&err)
@@ -51,24 +55,25 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 		return nil, err
 	}
 	return s.change(ctx, ref, func(row *Member) (*Member, error) {
-		if row.Status == to {
-			return row, nil
-		}
 		if !allowed(row.Status, to) {
 			return nil, &TransitionError{row.Status, to}
 		}
-		// The row refers to one invitation. An incomplete attempt or an earlier send may have created
-		// another one.
-		others := row.Status != StatusActive && (row.Send > 1 || row.Due() && row.Attempts > 0)
-		accepted, err := s.revokeOpen(ctx, row, others)
-		if err == nil && accepted != notAccepted && to == StatusRevoked {
-			err = s.resolveAccepted(ctx, row, accepted)
+		accepted, err := s.revokeOpen(ctx, row, row.mayHaveOthers(to))
+		resolved := false
+		if err == nil && accepted != notAccepted {
+			resolved, err = s.resolveAccepted(ctx, row, to, accepted)
+		}
+		if resolved {
+			return nil, nil // read the member again
 		}
 		if err == nil && row.organization() != "" {
-			err = s.endMembership(ctx, row, to, accepted)
+			err = s.endMembership(ctx, row, to)
 		}
 		if err != nil && !s.deletedOrganization(ctx, row, err) {
 			return nil, err
+		}
+		if row.Status == to {
+			return row, nil
 		}
 		ended := asEnded(*row, to, "", s.now())
 		if row.Due() && row.isClaimed(*ended.SettledAt) || s.justWithdrawn(row, *ended.SettledAt) {
@@ -76,6 +81,16 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 		}
 		return ended, nil
 	})
+}
+
+// mayHaveOthers reports whether Clerk may have other open invitations of a member that becomes revoked or removed than the
+// one that it waits for. An incomplete attempt or an earlier send may have created one. A member who is not waiting may have
+// one if the user joined in another way than by accepting. Into the application, the next Reconcile revokes that.
+func (m Member) mayHaveOthers(to Status) bool {
+	if m.Status.Waits() {
+		return m.Send > 1 || m.Due() && m.Attempts > 0
+	}
+	return to == StatusRemoved && m.organization() != "" && (m.Send > 1 || m.InvitationID != "")
 }
 
 // acceptance says which of a member's invitations was accepted. The latest one is the largest.
@@ -256,26 +271,35 @@ func (s *Service) isUnknown(ctx context.Context, row *Member, failure error) (bo
 	return s.showsOurs(ctx)
 }
 
-// resolveAccepted resolves a member whose invitation was accepted, and returns a *TransitionError. It
-// returns nil if the current invitation can be revoked, because only an earlier send was accepted,
-// possibly long ago, and no user has verified the address.
-func (s *Service) resolveAccepted(ctx context.Context, row *Member, accepted acceptance) error {
+// resolveAccepted resolves the members of the user who has accepted the invitation of a member that becomes revoked or
+// removed. An accepted invitation cannot be revoked, so for revoked it returns a *TransitionError, unless the current
+// invitation can be revoked, because only an earlier send was accepted, possibly long ago, and no user has verified the
+// address. For removed it reports whether this has changed the member. Then other tenants' members of the organization do
+// not keep waiting for the accepted invitation.
+func (s *Service) resolveAccepted(ctx context.Context, row *Member, to Status, accepted acceptance) (resolved bool, err error) {
+	if to == StatusRemoved && (!row.Status.Waits() || row.organization() == "") {
+		return false, nil
+	}
 	u, _, err := s.findJoined(ctx, row)
 	if err != nil {
-		return s.clerkError(ctx, "find users", err)
+		return false, s.clerkError(ctx, "find users", err)
 	}
-	if u == nil && accepted == earlierAccepted {
-		return nil
+	if u == nil && (to == StatusRemoved || accepted == earlierAccepted) {
+		return false, nil
 	}
+	now := row
 	if u != nil {
 		if _, err := s.resolveUser(ctx, u, askClerk()); err != nil {
-			return err
+			return false, err
 		}
-		if row, err = s.get(ctx, row.refByID()); err != nil {
-			return err
+		if now, err = s.get(ctx, row.refByID()); err != nil {
+			return false, err
 		}
 	}
-	return &TransitionError{row.Status, StatusRevoked}
+	if to == StatusRevoked {
+		return false, &TransitionError{now.Status, to}
+	}
+	return now.Version != row.Version, nil
 }
 
 // Purge revokes a member's open invitations at Clerk, and then erases the member and its history from

@@ -291,7 +291,7 @@ var mutants = []mutant{
 		{"organization.go", "row.Due() && row.mayHaveInvitation() &&", "row.Due() && row.Attempts > 0 &&"},
 	}},
 	{name: "a membership ends that another tenant needs", test: "TestOrganization_WithdrawKeepsAMembershipOfOthers/Revoke/another_tenant_needs_it", edits: []edit{
-		{"organization.go", "case joined:\n", "case joined, added:\n"},
+		{"organization.go", "	err = s.removeUnneeded(ctx, row.organization(), u.ID)\n	if errors.Is(err, ErrLastAdmin) { // the user", "	err = s.removeMember(ctx, row.organization(), u.ID)\n	if errors.Is(err, ErrLastAdmin) { // the user"},
 	}},
 	{name: "a full organization stops the pass", test: "TestOrganization/Full", edits: []edit{
 		{"verdict.go", "if c.organization && !c.several && refusedByOrganization(err) {", "if c.organization && c.several && refusedByOrganization(err) {"},
@@ -342,7 +342,7 @@ var mutants = []mutant{
 		{"organization.go", "v.kind != isLinked && a.mayHaveInvitation && !m.isOlder(a.row)", "v.kind != isLinked && m != nil"},
 	}},
 	{name: "Revoke ends a membership that is older than the member", test: "TestOrganization_RevokeKeepsAnOlderMembership", edits: []edit{
-		{"organization.go", "	case m.isOlder(row):\n", "	case m.isOlder(row) && row == nil:\n"},
+		{"organization.go", "case u == nil, to == StatusRevoked && m.isOlder(row):", "case u == nil:"},
 	}},
 	{name: "a resend without a new invitation keeps the revoked one", test: "TestOrganization_UnfinishedResend", edits: []edit{
 		{"deliver_settle.go", "		s.checkOlder(ctx, a)\n", ""},
@@ -398,8 +398,14 @@ var mutants = []mutant{
 	{name: "a removed member stays in the organization", test: "TestOrganization/RevokeAndRemove", edits: []edit{
 		{"organization.go", "		return s.removeMember(ctx, row.organization(), row.ClerkUserID)", "		return nil"},
 	}},
+	{name: "a removed member who was not active stays in the organization", test: "TestOrganization_RemoveEndsTheMembership", edits: []edit{
+		{"organization.go", "	if to == StatusRevoked && !added {", "	if !added {"},
+	}},
+	{name: "another tenant's member keeps waiting for an accepted invitation", test: "TestOrganization_SharedInvitationAccepted", edits: []edit{
+		{"withdraw.go", "	if to == StatusRemoved && (!row.Status.Waits() || row.organization() == \"\") {", "	if to == StatusRemoved {"},
+	}},
 	{name: "a revoke writes the row and leaves the link working", test: "TestPromise4_WithdrawRevokesALostInvitation", edits: []edit{
-		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, others)", "_, accepted, err := others, notAccepted, ctx.Err()"},
+		{"withdraw.go", "accepted, err := s.revokeOpen(ctx, row, row.mayHaveOthers(to))", "accepted, err := notAccepted, ctx.Err()"},
 	}},
 	{name: "a revoke revokes another invitation", test: "TestPromise3_EveryFaultPoint/no_fault", pkg: "./internal/attacks", edits: []edit{
 		{"withdraw.go", "failure := s.revoke(ctx, RevokeRequest{inv.ID,", "failure := s.revoke(ctx, RevokeRequest{inv.ID + \"0\","},

@@ -17,7 +17,7 @@ import (
 var (
 	inviting   = []verb{invite, inviteMany, reserve, reserveMany}
 	delivering = []verb{invite, inviteMany, deliver, resend}
-	resolving  = []verb{invite, inviteMany, deliver, resend, event, resolve, resolveUser, reconcile, revoke}
+	resolving  = []verb{invite, inviteMany, deliver, resend, event, resolve, resolveUser, reconcile, revoke, remove}
 )
 
 // move is a state change; "" is the state before a member exists.
@@ -34,12 +34,12 @@ var moves = map[move][]verb{
 	{clerkinvite.StatusReserved, clerkinvite.StatusFailed}:  delivering,
 	{clerkinvite.StatusReserved, clerkinvite.StatusRevoked}: append([]verb{revoke}, delivering...),
 	{clerkinvite.StatusReserved, clerkinvite.StatusExpired}: delivering,
-	{clerkinvite.StatusReserved, clerkinvite.StatusRemoved}: append([]verb{remove}, resolving...),
+	{clerkinvite.StatusReserved, clerkinvite.StatusRemoved}: resolving,
 
 	{clerkinvite.StatusPending, clerkinvite.StatusActive}:   resolving,
 	{clerkinvite.StatusPending, clerkinvite.StatusExpired}:  append([]verb{reconcile}, delivering...),
 	{clerkinvite.StatusPending, clerkinvite.StatusRevoked}:  append([]verb{revoke, reconcile}, delivering...),
-	{clerkinvite.StatusPending, clerkinvite.StatusRemoved}:  append([]verb{remove}, resolving...),
+	{clerkinvite.StatusPending, clerkinvite.StatusRemoved}:  resolving,
 	{clerkinvite.StatusPending, clerkinvite.StatusReserved}: inviting,
 
 	{clerkinvite.StatusActive, clerkinvite.StatusRemoved}: {remove, event, reconcile, invite},
@@ -494,7 +494,7 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 		if asked {
 			s.withdrawals[m.ID] = t
 		}
-		t.withdrew = t.withdrew || asked && old.Status != clerkinvite.StatusActive // Reconcile revokes open invitations of active members
+		t.withdrew = t.withdrew || asked && (old.Status != clerkinvite.StatusActive || inOrganization(m)) // Reconcile revokes the application's open invitations of active members
 		if asked && t.ref != m.Ref() && t.there != m.ID {
 			s.failf("withdrawn: %s withdrew %s", t.name, s.named(m))
 		}
