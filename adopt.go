@@ -10,8 +10,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Adopted describes an existing member for [Service.Adopt].
-type Adopted struct {
+// AdoptParams describes an existing member for [Service.Adopt].
+type AdoptParams struct {
 	// InviteParams contains the member's tenant and address, and the host's fields. Adopt sends nothing
 	// to Clerk. A later Resend uses RedirectURL, Template, SkipEmail and PublicMetadata. Until Reconcile
 	// reads the real expiry from Clerk, a pending invitation is assumed to expire in ExpiresInDays.
@@ -47,7 +47,7 @@ type Adopted struct {
 //
 // Adopt writes 1,000 rows per statement. It is safe for concurrent use and safe to retry with the
 // same list.
-func (s *Service) Adopt(ctx context.Context, people []Adopted) ([]Result, error) {
+func (s *Service) Adopt(ctx context.Context, people []AdoptParams) ([]Result, error) {
 	return s.InTx(s.store).Adopt(ctx, people)
 }
 
@@ -55,7 +55,7 @@ func (s *Service) Adopt(ctx context.Context, people []Adopted) ([]Result, error)
 // transaction.
 //
 // Errors: see [Service.Adopt]. If the error is not nil, roll the transaction back.
-func (r *Reserver) Adopt(ctx context.Context, people []Adopted) (_ []Result, err error) {
+func (r *Reserver) Adopt(ctx context.Context, people []AdoptParams) (_ []Result, err error) {
 	ctx, op := r.s.observe(ctx, "Adopt")
 	defer op.end(&err)
 	results := slices.Repeat([]Result{{Err: errNotReached}}, len(people))
@@ -88,7 +88,7 @@ func (r *Reserver) Adopt(ctx context.Context, people []Adopted) (_ []Result, err
 }
 
 // adopted validates a and returns its row.
-func (s *Service) adopted(a Adopted) (*Member, error) {
+func (s *Service) adopted(a AdoptParams) (*Member, error) {
 	m, err := s.newMember(&a.InviteParams, "")
 	if err != nil {
 		return nil, err

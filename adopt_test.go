@@ -24,12 +24,12 @@ import (
 const day = 24 * time.Hour
 
 // adopted is a row of a host's table.
-func adopted(tenant, email, userID string) clerkinvite.Adopted {
-	return clerkinvite.Adopted{InviteParams: testkit.Params(tenant, email), ClerkUserID: userID}
+func adopted(tenant, email, userID string) clerkinvite.AdoptParams {
+	return clerkinvite.AdoptParams{InviteParams: testkit.Params(tenant, email), ClerkUserID: userID}
 }
 
 // mustAdopt adopts people of tenant acme, who are new.
-func mustAdopt(t *testing.T, b *testkit.Rig, people ...clerkinvite.Adopted) {
+func mustAdopt(t *testing.T, b *testkit.Rig, people ...clerkinvite.AdoptParams) {
 	t.Helper()
 	results, err := b.Adopt(t.Context(), people)
 	require.NoError(t, err)
@@ -44,7 +44,7 @@ func TestAdopt(t *testing.T) {
 		c.Authorize = func(context.Context, *clerkinvite.InviteParams) error { return errors.New("not called") }
 	}}, func(t *testing.T, b *testkit.Rig) {
 		now := b.Clock.Now()
-		list := []clerkinvite.Adopted{
+		list := []clerkinvite.AdoptParams{
 			{InviteParams: clerkinvite.InviteParams{TenantID: "acme", Email: " Ada@Example.com", Role: "admin", InvitedBy: "seed", Data: json.RawMessage(`{"seat":1}`), ExpiresInDays: 7},
 				ClerkUserID: "pending_inv_1"},
 			{InviteParams: testkit.Params("acme", "grace@example.com"), ClerkUserID: "user_1", InvitedAt: now.Add(-40 * day)},
@@ -152,7 +152,7 @@ func TestAdopt_ExistingMembers(t *testing.T) {
 			{"revoked@example.com", "user_9", false},
 		} {
 			before := b.Member(t, c.email)
-			results, err := b.Adopt(t.Context(), []clerkinvite.Adopted{adopted("acme", c.email, c.userID)})
+			results, err := b.Adopt(t.Context(), []clerkinvite.AdoptParams{adopted("acme", c.email, c.userID)})
 			require.NoError(t, err)
 			if c.known {
 				require.NoError(t, results[0].Err, c)
@@ -197,7 +197,7 @@ func TestAdopt_ThenReconcile(t *testing.T) {
 		clerk.DeleteUser(gone.ID)
 		foreign := clerk.CreateForeign("stranger@example.com", nil)
 
-		people := []clerkinvite.Adopted{
+		people := []clerkinvite.AdoptParams{
 			adopted("globex", "shared@example.com", clerkinvite.PendingID(ids["shared"])), adopted("acme", "there@example.com", there.ID),
 			adopted("acme", "gone@example.com", gone.ID), adopted("acme", "unknown@example.com", "pending_inv_unknown"),
 		}
@@ -252,16 +252,16 @@ func TestAdopt_ThenReconcile(t *testing.T) {
 func TestAdopt_Organization(t *testing.T) {
 	t.Parallel()
 	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
-		into := func(email, userID string) clerkinvite.Adopted {
+		into := func(email, userID string) clerkinvite.AdoptParams {
 			a := adopted("acme", email, userID)
 			a.Organization = &clerkinvite.Organization{ID: org, Role: "org:admin"}
 			return a
 		}
-		results, err := b.Adopt(t.Context(), []clerkinvite.Adopted{into("ada@example.com", "pending_inv_1")})
+		results, err := b.Adopt(t.Context(), []clerkinvite.AdoptParams{into("ada@example.com", "pending_inv_1")})
 		require.NoError(t, err)
 		require.EqualError(t, results[0].Err, "invalid ClerkUserID: must be a Clerk user's ID (user_…) or pending_ and an invitation's ID (pending_orginv_…)")
 
-		var people []clerkinvite.Adopted
+		var people []clerkinvite.AdoptParams
 		ids := make(map[string]string)
 		for _, name := range []string{"open", "accepted", "revoked"} {
 			email := name + "@example.com"
@@ -287,7 +287,7 @@ func TestAdopt_Organization(t *testing.T) {
 		} {
 			require.Equal(t, want, b.Member(t, name+"@example.com").Status, name)
 		}
-		require.Equal(t, clerkinvite.ReasonLeft, b.Member(t, "left@example.com").Reason)
+		require.Equal(t, clerkinvite.ReasonLeftOrganization, b.Member(t, "left@example.com").Reason)
 
 		again, err := b.Resend(t.Context(), testkit.Acme("open@example.com"))
 		require.NoError(t, err)
@@ -335,7 +335,7 @@ func TestAdopt_ThenReconcileWithoutTheInvitation(t *testing.T) {
 func TestAdopt_ThenReconcileInParts(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
-	var people []clerkinvite.Adopted
+	var people []clerkinvite.AdoptParams
 	for _, p := range testkit.People(7, "p") {
 		id := b.Clerk.CreateForeign(p.Email, nil).ID
 		people = append(people, adopted("acme", p.Email, clerkinvite.PendingID(id)))
@@ -365,7 +365,7 @@ func TestAdopt_ThenReconcileAfterTheAssumedExpiry(t *testing.T) {
 			testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 				b.Clerk.SetBehavior(clerkinvitetest.Behavior{NoExpiresAt: test.noExpiry})
 				inv := b.Clerk.CreateForeign("open@example.com", nil)
-				people := []clerkinvite.Adopted{
+				people := []clerkinvite.AdoptParams{
 					adopted("acme", "open@example.com", clerkinvite.PendingID(inv.ID)), adopted("acme", "unknown@example.com", "pending_inv_unknown"),
 					adopted("acme", "there@example.com", b.Clerk.AddVerifiedUser("there@example.com").ID),
 				}
@@ -401,7 +401,7 @@ func TestAdopt_ThenReconcileAfterTheAssumedExpiry(t *testing.T) {
 func TestReconcile_AdoptedMemberWhoseInvitationCannotBeRead(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
-	people := []clerkinvite.Adopted{
+	people := []clerkinvite.AdoptParams{
 		adopted("acme", "bad@example.com", clerkinvite.PendingID(b.Clerk.CreateForeign("bad@example.com", nil).ID)),
 		adopted("acme", "unknown@example.com", "pending_inv_unknown"), adopted("acme", "there@example.com", b.Clerk.AddVerifiedUser("there@example.com").ID),
 		adopted("zeta", "last@example.com", "pending_inv_last"),
@@ -483,7 +483,7 @@ func TestAdopt_RepeatedEntries(t *testing.T) {
 	t.Parallel()
 	for range 300 {
 		one, all := testkit.NewMemory(t, testkit.Options{}), testkit.NewMemory(t, testkit.Options{})
-		list := make([]clerkinvite.Adopted, 1+rand.N(12))
+		list := make([]clerkinvite.AdoptParams, 1+rand.N(12))
 		for i := range list {
 			list[i] = adopted("acme", fmt.Sprintf("p%d@example.com", rand.N(4)), fmt.Sprintf("user_%d", rand.N(4)))
 		}
@@ -513,7 +513,7 @@ func TestAdopt_ManyAfterAFailure(t *testing.T) {
 	store := &failingInserts{Store: b.Store, failAt: 2}
 	svc, err := clerkinvite.New(clerkinvite.Config{API: b.API, Store: store, Now: b.Clock.Now})
 	require.NoError(t, err)
-	var people []clerkinvite.Adopted
+	var people []clerkinvite.AdoptParams
 	for i, p := range testkit.People(2500, "p") {
 		people = append(people, adopted(p.TenantID, p.Email, fmt.Sprintf("user_%d", i)))
 	}
@@ -576,7 +576,7 @@ func TestAdopt_InTx(t *testing.T) {
 	seen := &recorder{}
 	svc, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: store, Observer: seen})
 	require.NoError(t, err)
-	list := []clerkinvite.Adopted{adopted("acme", "ada@example.com", "user_1"), adopted("acme", "joan@example.com", "pending_inv_1"), adopted("acme", "mary@example.com", "user_1")}
+	list := []clerkinvite.AdoptParams{adopted("acme", "ada@example.com", "user_1"), adopted("acme", "joan@example.com", "pending_inv_1"), adopted("acme", "mary@example.com", "user_1")}
 	adopt := func(end func(pgx.Tx) error) []clerkinvite.Result {
 		tx, err := pool.Begin(t.Context())
 		require.NoError(t, err)
@@ -606,7 +606,7 @@ func TestAdopt_InTx(t *testing.T) {
 func TestPromise1_AdoptRaces(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
-		var people []clerkinvite.Adopted
+		var people []clerkinvite.AdoptParams
 		for i, p := range testkit.People(60, "p") {
 			people = append(people, adopted("acme", p.Email, fmt.Sprintf("user_%d", i)))
 		}

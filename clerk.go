@@ -87,17 +87,17 @@ type InvitationRequest struct {
 	IgnoreExisting bool            // ignore_existing
 	PublicMetadata json.RawMessage // a JSON object, or nil
 
-	// Organization is the organization (org_…) to invite into, or "" for the application. With it, Role is
+	// OrganizationID is the organization (org_…) to invite into, or "" for the application. With it, Role is
 	// required, and Inviter is the user (user_…) whose name the email shows, or "". Template and
 	// IgnoreExisting must be zero, because Clerk has no such parameters for organizations.
-	Organization  string
-	Role, Inviter string
+	OrganizationID string
+	Role, Inviter  string
 }
 
 // RevokeRequest names an invitation to revoke.
 type RevokeRequest struct {
-	ID           string
-	Organization string // of an invitation into an organization, otherwise ""
+	ID             string
+	OrganizationID string // of an invitation into an organization, otherwise ""
 }
 
 // The statuses of an invitation at Clerk.
@@ -117,7 +117,7 @@ type Invitation struct {
 	PublicMetadata json.RawMessage
 	CreatedAt      time.Time
 	ExpiresAt      *time.Time // nil if unknown
-	Organization   string     // of an invitation into an organization, otherwise ""
+	OrganizationID string     // of an invitation into an organization, otherwise ""
 }
 
 // InvitationQuery selects a page of invitations: into the application, or into one or all organizations.
@@ -129,7 +129,7 @@ type InvitationQuery struct {
 
 	NewestFirst bool
 
-	Organization     string // only invitations into this organization; Query must be an address
+	OrganizationID   string // only invitations into this organization; Query must be an address
 	AllOrganizations bool   // only invitations into organizations
 }
 

@@ -124,7 +124,7 @@ func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int) (b 
 		}
 	}
 	b.found = true
-	b.claimed, err = s.claim(ctx, p, rows)
+	b.claimed, err = s.claimRows(ctx, p, rows)
 	if err != nil || len(b.claimed) == 0 {
 		return b, err
 	}
@@ -165,7 +165,7 @@ func (s *Service) deliverRefs(ctx context.Context, refs []Ref, limit int, report
 		if err != nil {
 			return err
 		}
-		claimed, err := s.claim(ctx, p, rows)
+		claimed, err := s.claimRows(ctx, p, rows)
 		if err != nil {
 			return err
 		}
@@ -229,13 +229,13 @@ func (s *Service) newPass(ctx context.Context) (*pass, error) {
 	return &pass{lease: l, dueAt: l.claimedAt}, err
 }
 
-// claim claims the due rows for the pass, and returns them as claimed. It skips rows that another process
+// claimRows claims the due rows for the pass, and returns them as claimed. It skips rows that another process
 // owns or has just changed.
-func (s *Service) claim(ctx context.Context, p *pass, rows []*Member) (claimed []*Member, err error) {
+func (s *Service) claimRows(ctx context.Context, p *pass, rows []*Member) (claimed []*Member, err error) {
 	var changes []Change
 	for _, row := range rows {
 		if row.Due() && !row.isClaimed(p.claimedAt) {
-			changes = append(changes, Change{row, s.claimedBy(p, *row)})
+			changes = append(changes, Change{row, s.asClaimedBy(p, *row)})
 		}
 	}
 	results, err := s.apply(ctx, s.store, changes)
@@ -253,13 +253,13 @@ func (s *Service) claim(ctx context.Context, p *pass, rows []*Member) (claimed [
 	return claimed, nil
 }
 
-// claimedBy gives the row to an attempt of the pass. The claim replaces when the row is due and what mayHaveInvitation
-// reports, so the pass remembers both.
-func (s *Service) claimedBy(p *pass, m Member) *Member {
+// asClaimedBy returns the row claimed for an attempt of the pass. The claim replaces when the row is due and what
+// mayHaveInvitation reports, so the pass remembers both.
+func (s *Service) asClaimedBy(p *pass, m Member) *Member {
 	if p.claims == nil {
 		p.claims = make(map[string]claim)
 	}
-	claimed, dueAt := s.claimed(m, p.claimedAt), p.claimedAt
+	claimed, dueAt := s.asClaimed(m, p.claimedAt), p.claimedAt
 	if m.NextAttemptAt != nil {
 		dueAt = *m.NextAttemptAt
 	}
@@ -286,7 +286,7 @@ func stopError(ctx context.Context, deliveries []delivery) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case len(deliveries) > 0 && !attempted: // all were released
-		return &ClerkInvitationError{Op: "deliver", Outcome: Fault, Err: errLeaseShort}
+		return &ClerkInvitationError{Op: "deliver", Outcome: OutcomeFault, Err: errLeaseShort}
 	}
 	return nil
 }
@@ -312,7 +312,7 @@ func (r *DeliverReport) countOne(d delivery) {
 	var clerkErr *ClerkInvitationError
 	var dup *DuplicateEmailError
 	switch {
-	case errors.As(d.Err, &clerkErr) && clerkErr.Outcome == Refused:
+	case errors.As(d.Err, &clerkErr) && clerkErr.Outcome == OutcomeRefused:
 		r.Refused++
 	case errors.As(d.Err, &dup), errors.Is(d.Err, errPurged), d.kind == isAbandoned, d.Err != nil && !d.Member.Due():
 		r.Ended++

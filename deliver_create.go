@@ -564,7 +564,7 @@ func (a *attempt) invitationRequest(ignoreExisting bool) InvitationRequest {
 		IgnoreExisting: ignoreExisting,
 	}
 	if o := a.params.Organization; o != nil {
-		r.Organization, r.Role, r.Inviter = o.ID, o.Role, o.Inviter
+		r.OrganizationID, r.Role, r.Inviter = o.ID, o.Role, o.Inviter
 	}
 	return r
 }

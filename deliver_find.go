@@ -373,7 +373,7 @@ func (s *Service) listInvitations(ctx context.Context, row *Member, status strin
 	rejected := false
 	forms := formsOf(row.Email)
 	for _, form := range forms {
-		list, err := s.listForm(ctx, row.Email, InvitationQuery{Query: form, Status: status, Limit: listPage, Organization: row.organization()})
+		list, err := s.listForm(ctx, row.Email, InvitationQuery{Query: form, Status: status, Limit: listPage, OrganizationID: row.organization()})
 		if err != nil && len(forms) > 1 && !rejected && rejectsForm(err) {
 			rejected = true
 			continue
@@ -419,7 +419,7 @@ func (s *Service) listForm(ctx context.Context, email string, q InvitationQuery)
 
 func (s *Service) listInvitationPage(ctx context.Context, q InvitationQuery) ([]Invitation, error) {
 	endpoint := endpointList
-	if q.Organization != "" || q.AllOrganizations {
+	if q.OrganizationID != "" || q.AllOrganizations {
 		endpoint = organizationEndpoints.list
 	}
 	list, err := request(ctx, s, endpoint, "clerk.ListInvitations", func(ctx context.Context) ([]Invitation, error) {

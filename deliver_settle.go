@@ -161,7 +161,7 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) error {
 	u := a.verdict.user
 	p := proof{}
 	if organization := a.organization(); organization != "" {
-		p.members = map[Membership]bool{{Organization: organization, UserID: u.ID}: true}
+		p.members = map[Membership]bool{{OrganizationID: organization, UserID: u.ID}: true}
 	}
 	if _, err := s.resolveUser(ctx, u, p); err != nil {
 		// The error may concern another tenant's row. If this row still waits, the verdict is written.
@@ -357,7 +357,7 @@ func (s *Service) revokeLeftOver(ctx context.Context, r RevokeRequest) error {
 
 // revoke revokes an invitation at Clerk. It succeeds if Clerk says that the invitation is revoked.
 func (s *Service) revoke(ctx context.Context, r RevokeRequest) error {
-	inv, err := request(ctx, s, endpointsOf(r.Organization).revoke, "clerk.RevokeInvitation", func(ctx context.Context) (*Invitation, error) {
+	inv, err := request(ctx, s, endpointsOf(r.OrganizationID).revoke, "clerk.RevokeInvitation", func(ctx context.Context) (*Invitation, error) {
 		return s.api.RevokeInvitation(ctx, r)
 	})
 	switch {

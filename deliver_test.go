@@ -93,10 +93,10 @@ func TestPromise3_LostResponses(t *testing.T) {
 								_, message := clerkinvite.HTTPError(err)
 								require.Equal(t, "invitation service unavailable; the invitation is saved and will be retried", message)
 								require.True(t, clerkErr.Queued())
-								require.NotEqual(t, clerkinvite.Refused, clerkErr.Outcome)
+								require.NotEqual(t, clerkinvite.OutcomeRefused, clerkErr.Outcome)
 								require.NotNil(t, clerkErr.Member)
 								require.Equal(t, clerkinvite.StatusReserved, m.Status)
-								require.Equal(t, clerkErr.Outcome == clerkinvite.Uncertain, m.ClaimedUntil != nil && m.ClaimedUntil.After(b.Clock.Now()), "an uncertain attempt keeps its lease")
+								require.Equal(t, clerkErr.Outcome == clerkinvite.OutcomeUncertain, m.ClaimedUntil != nil && m.ClaimedUntil.After(b.Clock.Now()), "an uncertain attempt keeps its lease")
 								b.Recover(t, r, email)
 							}
 							if scene.call == clerkinvitetest.CallList && scene.emails == 1 || foreign == 0 {
@@ -434,7 +434,7 @@ func TestDeliver_StopsAtAnInstanceFault(t *testing.T) {
 		_, err := b.Deliver(t.Context(), nil)
 		var clerkErr *clerkinvite.ClerkInvitationError
 		require.ErrorAs(t, err, &clerkErr)
-		require.Equal(t, clerkinvite.Fault, clerkErr.Outcome)
+		require.Equal(t, clerkinvite.OutcomeFault, clerkErr.Outcome)
 		require.Equal(t, 1, b.CreateRequests(), "one wrong answer is enough")
 		b.Clerk.ClearFaults()
 		b.Clock.Advance(time.Hour)
@@ -567,7 +567,7 @@ func TestDeliver_StopsWhenResponsesAreLost(t *testing.T) {
 		report, err := b.Deliver(t.Context(), nil)
 		var clerkErr *clerkinvite.ClerkInvitationError
 		require.ErrorAs(t, err, &clerkErr)
-		require.Equal(t, clerkinvite.Uncertain, clerkErr.Outcome)
+		require.Equal(t, clerkinvite.OutcomeUncertain, clerkErr.Outcome)
 		require.Equal(t, &clerkinvite.DeliverReport{Claimed: 30, Postponed: 30}, report)
 		b.Clerk.ClearFaults()
 		b.Clock.Advance(time.Hour)
@@ -596,7 +596,7 @@ func TestDeliver_LostResponsesOfLaterAttemptsDoNotStopThePass(t *testing.T) {
 	report, err := b.Deliver(t.Context(), nil)
 	var clerkErr *clerkinvite.ClerkInvitationError
 	require.ErrorAs(t, err, &clerkErr)
-	require.Equal(t, clerkinvite.Uncertain, clerkErr.Outcome)
+	require.Equal(t, clerkinvite.OutcomeUncertain, clerkErr.Outcome)
 	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 3, Postponed: 3}, report)
 
 	b.Clock.Advance(time.Hour)
@@ -651,7 +651,7 @@ func TestInvite_CanceledDuringACreateWithoutResponse(t *testing.T) {
 		_, err := b.Invite(ctx, testkit.Params("acme", "ada@example.com"))
 		var clerkErr *clerkinvite.ClerkInvitationError
 		require.ErrorAs(t, err, &clerkErr)
-		require.Equal(t, clerkinvite.Uncertain, clerkErr.Outcome)
+		require.Equal(t, clerkinvite.OutcomeUncertain, clerkErr.Outcome)
 		require.Equal(t, 6*time.Second, time.Since(start))
 	})
 }

@@ -18,15 +18,15 @@ import (
 type Outcome string
 
 const (
-	// Refused means that Clerk refuses to invite this person. Nothing was sent.
-	Refused Outcome = "refused"
-	// Fault means that the call failed for another reason and had no effect. The member
+	// OutcomeRefused means that Clerk refuses to invite this person. Nothing was sent.
+	OutcomeRefused Outcome = "refused"
+	// OutcomeFault means that the call failed for another reason and had no effect. The member
 	// stays due, unless [Config].WithdrawOnFailure is set.
-	Fault Outcome = "fault"
-	// Uncertain means that the request was sent but no usable response came back, so Clerk
+	OutcomeFault Outcome = "fault"
+	// OutcomeUncertain means that the request was sent but no usable response came back, so Clerk
 	// may have sent the email. The member stays due, and the next attempt checks Clerk before
 	// it sends. With [Config].WithdrawOnFailure, the invitation is revoked instead.
-	Uncertain Outcome = "uncertain"
+	OutcomeUncertain Outcome = "uncertain"
 )
 
 // DuplicateEmailError is returned if the tenant already has a member with this address.
@@ -84,7 +84,7 @@ type ClerkInvitationError struct {
 // or by another Invite or Resend of the member. It is false if Clerk refuses the person, if
 // [Config].WithdrawOnFailure has withdrawn the invitation, and if the call does not send one.
 func (e *ClerkInvitationError) Queued() bool {
-	return e.Outcome != Refused && e.Member != nil && e.Member.Due()
+	return e.Outcome != OutcomeRefused && e.Member != nil && e.Member.Due()
 }
 
 // Error returns the operation, the member's ID and tenant, the outcome and the cause
@@ -104,9 +104,9 @@ func (e *ClerkInvitationError) Error() string {
 // Unwrap returns the cause.
 func (e *ClerkInvitationError) Unwrap() error { return e.Err }
 
-// HTTPStatus returns 422 for Refused and 502 otherwise.
+// HTTPStatus returns 422 for OutcomeRefused and 502 otherwise.
 func (e *ClerkInvitationError) HTTPStatus() int {
-	if e.Outcome == Refused {
+	if e.Outcome == OutcomeRefused {
 		return http.StatusUnprocessableEntity
 	}
 	return http.StatusBadGateway
@@ -265,7 +265,7 @@ func HTTPError(err error) (status int, message string) {
 		message = e.text()
 	case *ClerkInvitationError:
 		switch {
-		case e.Outcome == Refused:
+		case e.Outcome == OutcomeRefused:
 			message = e.refusal()
 		case e.Queued():
 			message = unavailable + "; the invitation is saved and will be retried"

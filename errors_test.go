@@ -38,18 +38,18 @@ func TestHTTPError(t *testing.T) {
 		"joined":        {dup(ada(StatusActive)), 409, "ada@example.com is already a member of this tenant"},
 		"other address": {dup(&Member{Email: "lovelace@example.com", Status: StatusActive}), 409, "ada@example.com belongs to a member of this tenant who has another email"},
 		"failed before": {dup(ada(StatusFailed)), 409, "a member with email ada@example.com already exists in this tenant"},
-		"refused":       {failure(Refused, ada(StatusFailed)), 422, "invitation refused for this address"},
-		"refused, due":  {failure(Refused, ada(StatusReserved)), 422, "invitation refused for this address"},
+		"refused":       {failure(OutcomeRefused, ada(StatusFailed)), 422, "invitation refused for this address"},
+		"refused, due":  {failure(OutcomeRefused, ada(StatusReserved)), 422, "invitation refused for this address"},
 		"not found, without an organization": {
-			&ClerkInvitationError{Outcome: Refused, Member: ada(StatusFailed), Err: &APIError{StatusCode: 404, Code: "resource_not_found"}}, 422, "invitation refused for this address",
+			&ClerkInvitationError{Outcome: OutcomeRefused, Member: ada(StatusFailed), Err: &APIError{StatusCode: 404, Code: "resource_not_found"}}, 422, "invitation refused for this address",
 		},
-		"fault":           {failure(Fault, nil), 502, "invitation service unavailable"},
-		"queued":          {failure(Fault, ada(StatusReserved)), 502, saved},
-		"maybe sent":      {failure(Uncertain, ada(StatusReserved)), 502, saved},
-		"resend queued":   {failure(Fault, &Member{Status: StatusPending, Send: 2, Sent: 1}), 502, saved},
-		"resend given up": {failure(Fault, &Member{Status: StatusPending, Send: 2, Sent: 2}), 502, "invitation service unavailable"},
-		"withdrawn":       {failure(Fault, ada(StatusFailed)), 502, "invitation service unavailable"},
-		"uncertain":       {&ClerkInvitationError{Outcome: Uncertain, Err: &APIError{LongMessage: "internal"}}, 502, "invitation service unavailable"},
+		"fault":           {failure(OutcomeFault, nil), 502, "invitation service unavailable"},
+		"queued":          {failure(OutcomeFault, ada(StatusReserved)), 502, saved},
+		"maybe sent":      {failure(OutcomeUncertain, ada(StatusReserved)), 502, saved},
+		"resend queued":   {failure(OutcomeFault, &Member{Status: StatusPending, Send: 2, Sent: 1}), 502, saved},
+		"resend given up": {failure(OutcomeFault, &Member{Status: StatusPending, Send: 2, Sent: 2}), 502, "invitation service unavailable"},
+		"withdrawn":       {failure(OutcomeFault, ada(StatusFailed)), 502, "invitation service unavailable"},
+		"uncertain":       {&ClerkInvitationError{Outcome: OutcomeUncertain, Err: &APIError{LongMessage: "internal"}}, 502, "invitation service unavailable"},
 		"API error alone": {&APIError{StatusCode: 401, LongMessage: "The provided Clerk Secret Key is invalid"}, 502, "invitation service unavailable"},
 		"invalid":         {&InvalidParamsError{"Email", "must not be empty"}, 422, "invalid Email: must not be empty"},
 		"transition":      {&TransitionError{StatusActive, StatusPending}, 409, "a member that is active cannot become pending"},
@@ -70,12 +70,12 @@ func TestHTTPError(t *testing.T) {
 func TestClerkInvitationError_Queued(t *testing.T) {
 	t.Parallel()
 	due, ended := &Member{Status: StatusReserved, Send: 1}, &Member{Status: StatusFailed, Send: 1, Sent: 1}
-	for _, outcome := range []Outcome{Fault, Uncertain} {
+	for _, outcome := range []Outcome{OutcomeFault, OutcomeUncertain} {
 		require.True(t, (&ClerkInvitationError{Outcome: outcome, Member: due}).Queued())
 		require.False(t, (&ClerkInvitationError{Outcome: outcome, Member: ended}).Queued())
 		require.False(t, (&ClerkInvitationError{Outcome: outcome}).Queued())
 	}
-	require.False(t, (&ClerkInvitationError{Outcome: Refused, Member: due}).Queued())
+	require.False(t, (&ClerkInvitationError{Outcome: OutcomeRefused, Member: due}).Queued())
 }
 
 func TestDuplicateEmailError_Status(t *testing.T) {

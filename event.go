@@ -257,7 +257,7 @@ func (s *Service) organizationEvent(ctx context.Context, e *Event) ([]*Member, e
 		return nil, err
 	}
 	if e.Type == EventOrganizationMembershipDeleted {
-		return s.userLeft(ctx, e, ReasonLeft)
+		return s.userLeft(ctx, e, ReasonLeftOrganization)
 	}
 	rows, err := s.rowsOfEvent(ctx, e)
 	if err != nil {

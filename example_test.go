@@ -84,7 +84,7 @@ func ExampleOrganization() {
 	if err != nil {
 		panic(err)
 	}
-	clerk.AddOrganization("org_acme", clerkinvitetest.OrganizationOptions{})
+	clerk.AddOrganization("org_acme", clerkinvitetest.OrganizationSpec{})
 	ada := clerk.AddVerifiedUser("ada@example.com")
 	clerk.AddVerifiedUser("grace@example.com")
 	for _, email := range []string{"ada@example.com", "grace@example.com"} {
@@ -354,7 +354,7 @@ func ExampleService_Adopt() {
 	svc, clerk := exampleService()
 	grace, open := clerk.AddVerifiedUser("grace@example.com"), clerk.CreateForeign("ada@example.com", nil)
 
-	people := []clerkinvite.Adopted{
+	people := []clerkinvite.AdoptParams{
 		{InviteParams: clerkinvite.InviteParams{TenantID: "acme", Email: "Grace@example.com", Role: "admin"}, ClerkUserID: grace.ID},
 		{InviteParams: clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"}, ClerkUserID: clerkinvite.PendingID(open.ID)},
 		{InviteParams: clerkinvite.InviteParams{TenantID: "acme", Email: "joan@example.com"}, ClerkUserID: grace.ID},
@@ -385,7 +385,7 @@ func ExampleReserver_Adopt() {
 
 	// With PostgreSQL this is store.WithTx(tx), and the rows commit or roll back with tx.
 	var tx clerkinvite.TxStore = clerkinvitetest.NewMemoryStore()
-	results, err := svc.InTx(tx).Adopt(ctx, []clerkinvite.Adopted{
+	results, err := svc.InTx(tx).Adopt(ctx, []clerkinvite.AdoptParams{
 		{InviteParams: clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"}, ClerkUserID: "user_2abc"},
 	})
 	fmt.Println(results[0].Member.Status, results[0].Err, err)

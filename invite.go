@@ -226,7 +226,7 @@ func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 func overtaken(row *Member) (*Member, error) {
 	switch {
 	case row.Due():
-		return nil, &ClerkInvitationError{Op: "deliver", Outcome: Fault, Member: row, Err: errLeaseEnds}
+		return nil, &ClerkInvitationError{Op: "deliver", Outcome: OutcomeFault, Member: row, Err: errLeaseEnds}
 	case row.Status == StatusPending, row.Status == StatusActive:
 		return row, nil
 	}
@@ -276,14 +276,14 @@ func (s *Service) reserveNow(ctx context.Context, want *Member) (*pass, *Member,
 	}
 	row, err := reserved[0].Member, reserved[0].Err
 	if err == nil && p.owns(row) && !p.fresh(s.now()) { // the insert waited for a transaction that had written the address
-		row, err = s.reclaim(ctx, p, row)
+		row, err = s.reclaimRow(ctx, p, row)
 	}
 	return p, row, err
 }
 
-// reclaim claims a row of the pass again, under a new lease, unless the row has lost the first claim. It returns nil
-// if the row was purged.
-func (s *Service) reclaim(ctx context.Context, p *pass, row *Member) (claimed *Member, err error) {
+// reclaimRow claims a row of the pass again, under a new lease, unless the row has lost the first claim. It
+// returns nil if the row was purged.
+func (s *Service) reclaimRow(ctx context.Context, p *pass, row *Member) (claimed *Member, err error) {
 	claimed, err = s.change(ctx, row.refByID(), func(current *Member) (_ *Member, err error) {
 		if !current.hasClaimOf(row) {
 			return current, nil
@@ -294,7 +294,7 @@ func (s *Service) reclaim(ctx context.Context, p *pass, row *Member) (claimed *M
 		p.dueAt = p.claimedAt
 		next := *current
 		next.Attempts-- // the same attempt
-		claimed := s.claimed(next, p.claimedAt)
+		claimed := s.asClaimed(next, p.claimedAt)
 		first := p.claims[row.ID]
 		p.claims[row.ID] = claim{claimed.ClaimedUntil, first.dueAt, first.mayHaveInvitation}
 		return claimed, nil
@@ -387,7 +387,7 @@ func (s *Service) reserve(ctx context.Context, r reservation, wanted []*Member) 
 	slots, now := make([]*slot, len(wanted)), s.now()
 	for i, m := range wanted {
 		m.ReservedAt, m.NextAttemptAt, m.UpdatedAt = now, &now, now
-		slots[i] = &slot{want: s.claimedFor(r, m)}
+		slots[i] = &slot{want: s.asClaimedFor(r, m)}
 	}
 	// A row may change between the insert that found it and the update that renews it. Every
 	// round means that another caller made progress, so a few are enough.
@@ -404,12 +404,12 @@ func (s *Service) reserve(ctx context.Context, r reservation, wanted []*Member) 
 	return results, err
 }
 
-// claimedFor claims the row, if the reservation has a pass.
-func (s *Service) claimedFor(r reservation, m *Member) *Member {
+// asClaimedFor returns the row, claimed if the reservation has a pass.
+func (s *Service) asClaimedFor(r reservation, m *Member) *Member {
 	if r.pass == nil {
 		return m
 	}
-	return s.claimedBy(r.pass, *m)
+	return s.asClaimedBy(r.pass, *m)
 }
 
 // reserveOnce inserts the wanted rows, and renews the existing rows with these addresses. It returns the
@@ -430,7 +430,7 @@ func (s *Service) reserveOnce(ctx context.Context, r reservation, slots []*slot)
 			continue
 		}
 		if next := renew(sl.existing, sl.want, now, r.takeOver); next != nil {
-			changes, renewed = append(changes, Change{sl.existing, s.claimedFor(r, next)}), append(renewed, sl)
+			changes, renewed = append(changes, Change{sl.existing, s.asClaimedFor(r, next)}), append(renewed, sl)
 		} else {
 			sl.finish(Result{sl.existing, &DuplicateEmailError{sl.existing.Ref(), sl.existing}})
 		}
@@ -731,7 +731,7 @@ func (s *Service) userReplaced(ctx context.Context, row *Member) (bool, error) {
 	if u := verifiedBy(users, row.Email); err != nil || u == nil || u.ID == row.ClerkUserID {
 		return false, err
 	}
-	if ours, err := s.isKeyOf(ctx, row); err != nil || !ours {
+	if ours, err := s.proveKeyFor(ctx, row); err != nil || !ours {
 		return false, err
 	}
 	_, err = s.changeOne(ctx, row, asEnded(*row, StatusRemoved, ReasonUserDeleted, s.now()))

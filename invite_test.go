@@ -156,7 +156,7 @@ func TestPromise2_BarredUserIsRefused(t *testing.T) {
 			_, err := b.TryInvite(t, email)
 			var refused *clerkinvite.ClerkInvitationError
 			require.ErrorAs(t, err, &refused)
-			require.Equal(t, clerkinvite.Refused, refused.Outcome)
+			require.Equal(t, clerkinvite.OutcomeRefused, refused.Outcome)
 			status, _ := clerkinvite.HTTPError(err)
 			require.Equal(t, 422, status)
 			m := b.Member(t, email)
@@ -178,7 +178,7 @@ func TestPromise2_LockedUserIsLinkedWhenTheLockEnds(t *testing.T) {
 		_, err := b.TryInvite(t, email)
 		var failed *clerkinvite.ClerkInvitationError
 		require.ErrorAs(t, err, &failed)
-		require.Equal(t, clerkinvite.Fault, failed.Outcome)
+		require.Equal(t, clerkinvite.OutcomeFault, failed.Outcome)
 		require.Equal(t, clerkinvite.StatusReserved, failed.Member.Status)
 		require.Equal(t, clerkinvite.ReasonUserLocked, failed.Member.Reason)
 		require.Equal(t, 10*time.Minute, failed.Member.NextAttemptAt.Sub(b.Clock.Now()).Round(time.Minute))

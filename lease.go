@@ -77,9 +77,9 @@ func (l lease) settling(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithTimeout(context.WithoutCancel(ctx), max(l.length/4, time.Second))
 }
 
-// claimed gives the row to one attempt until the lease ends. If the process dies, the next attempt is due
-// one backoff after the claim. For the first attempt, that is when the lease ends.
-func (s *Service) claimed(m Member, now time.Time) *Member {
+// asClaimed returns the row claimed for one attempt until the lease ends. If the process dies, the next attempt
+// is due one backoff after the claim. For the first attempt, that is when the lease ends.
+func (s *Service) asClaimed(m Member, now time.Time) *Member {
 	// The random part makes each claim unique, so that a store can recognise its own claim after a lost
 	// response.
 	until := now.Add(s.cfg.Lease - rand.N(s.cfg.Lease/16)).Truncate(time.Microsecond) //nolint:gosec // no secret

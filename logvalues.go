@@ -105,7 +105,7 @@ func (p InviteParams) LogValue() slog.Value {
 func (p InviteParams) Format(f fmt.State, verb rune) { scrub.Format(f, verb, p) }
 
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
-func (a Adopted) Format(f fmt.State, verb rune) { scrub.Format(f, verb, a) }
+func (a AdoptParams) Format(f fmt.State, verb rune) { scrub.Format(f, verb, a) }
 
 // Format implements fmt.Formatter: every verb prints the settings only.
 func (r Reserver) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, "Reserver", r.s.cfg.LogValue()) }

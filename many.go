@@ -11,8 +11,8 @@ import (
 // reserveChunk is how many rows one statement reserves.
 const reserveChunk = 1000
 
-// ManyOptions are the options of InviteMany; nil means all defaults.
-type ManyOptions struct {
+// InviteManyOptions are the options of InviteMany; nil means all defaults.
+type InviteManyOptions struct {
 	// Wait makes InviteMany wait for Clerk's rate limits until everyone has been invited or its
 	// context ends. docs/performance.md has the number of people per hour. In the meantime it also
 	// delivers other due members, as Deliver does. Otherwise the remaining people are returned as
@@ -20,11 +20,11 @@ type ManyOptions struct {
 	Wait bool
 
 	// Progress, if set, is called after each step, in the caller's goroutine.
-	Progress func(ManyProgress)
+	Progress func(InviteManyProgress)
 }
 
-// ManyProgress says how far InviteMany has got.
-type ManyProgress struct {
+// InviteManyProgress says how far InviteMany has got.
+type InviteManyProgress struct {
 	Total    int // all inputs; inputs not processed yet are counted only here
 	Reserved int // written, and waiting for delivery
 	Invited  int // now pending
@@ -57,11 +57,11 @@ type ManyProgress struct {
 // InviteMany is safe for concurrent use and safe to retry with the same list: people who are
 // invited by then are duplicates, and reserved ones are delivered. It works in the caller's
 // goroutine.
-func (s *Service) InviteMany(ctx context.Context, ps []InviteParams, opts *ManyOptions) (_ []Result, err error) {
+func (s *Service) InviteMany(ctx context.Context, ps []InviteParams, opts *InviteManyOptions) (_ []Result, err error) {
 	ctx, op := s.observe(ctx, "InviteMany")
 	defer op.end(&err)
 	if opts == nil {
-		opts = &ManyOptions{}
+		opts = &InviteManyOptions{}
 	}
 	m := &many{s: s, opts: *opts, withdraw: s.withdrawal(onDelay)}
 	if opts.Wait {
@@ -96,7 +96,7 @@ func (r *Reserver) ReserveMany(ctx context.Context, ps []InviteParams) (_ []Resu
 // many is one call for many people.
 type many struct {
 	s        *Service
-	opts     ManyOptions
+	opts     InviteManyOptions
 	withdraw withdrawal
 	wanted   []*Member // the row for each input, nil for invalid input
 	results  []Result
@@ -262,7 +262,7 @@ func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remain
 		return rest, err
 	}
 	defer p.end()
-	claimed, err := m.s.claim(ctx, p, rows)
+	claimed, err := m.s.claimRows(ctx, p, rows)
 	if err != nil {
 		return rest, err
 	}
@@ -342,9 +342,9 @@ func (m *many) readUnclaimed(ctx context.Context, rows, claimed []*Member) (wait
 			waiting = append(waiting, row)
 		case StatusPending, StatusActive:
 		case StatusFailed:
-			failure := &ClerkInvitationError{Op: "deliver", Outcome: Refused, Member: row, Err: errors.New("clerkinvite: failed in another process: " + row.Reason)}
+			failure := &ClerkInvitationError{Op: "deliver", Outcome: OutcomeRefused, Member: row, Err: errors.New("clerkinvite: failed in another process: " + row.Reason)}
 			if row.Reason == ReasonWithdrawn {
-				failure.Outcome = Fault
+				failure.Outcome = OutcomeFault
 			}
 			result.Err = failure
 		default: // another caller decided otherwise
@@ -380,7 +380,7 @@ func (m *many) progress(until time.Time) {
 	if m.opts.Progress == nil {
 		return
 	}
-	p := ManyProgress{Total: len(m.results), WaitUntil: until}
+	p := InviteManyProgress{Total: len(m.results), WaitUntil: until}
 	for i, r := range m.results {
 		switch {
 		case m.wanted[i] != nil && m.first[m.wanted[i].Ref()] != i:
@@ -389,7 +389,7 @@ func (m *many) progress(until time.Time) {
 		case r.Err != nil:
 			p.Failed++
 			var clerkErr *ClerkInvitationError
-			if errors.As(r.Err, &clerkErr) && clerkErr.Outcome == Refused {
+			if errors.As(r.Err, &clerkErr) && clerkErr.Outcome == OutcomeRefused {
 				p.Refused++
 			}
 		case r.Member.Status == StatusPending:

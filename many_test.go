@@ -38,8 +38,8 @@ func TestInviteMany(t *testing.T) {
 		withMetadata := testkit.Params("acme", "metadata@example.com")
 		withMetadata.PublicMetadata = map[string]any{"plan": "pro"}
 		ps = append(ps, withMetadata, testkit.Params("globex", "new0@example.com"))
-		var last clerkinvite.ManyProgress
-		results, err := b.InviteMany(t.Context(), ps, &clerkinvite.ManyOptions{Progress: func(p clerkinvite.ManyProgress) { last = p }})
+		var last clerkinvite.InviteManyProgress
+		results, err := b.InviteMany(t.Context(), ps, &clerkinvite.InviteManyOptions{Progress: func(p clerkinvite.InviteManyProgress) { last = p }})
 		require.NoError(t, err, "one person's error is not the call's")
 		require.Len(t, results, len(ps))
 
@@ -58,7 +58,7 @@ func TestInviteMany(t *testing.T) {
 		require.Nil(t, results[2].Member)
 		for _, i := range []int{3, 7} {
 			require.ErrorAs(t, results[i].Err, &refused)
-			require.Equal(t, clerkinvite.Refused, refused.Outcome)
+			require.Equal(t, clerkinvite.OutcomeRefused, refused.Outcome)
 			require.Equal(t, clerkinvite.StatusFailed, results[i].Member.Status)
 		}
 		require.ErrorAs(t, results[4].Err, &dup, "twice in the list")
@@ -66,7 +66,7 @@ func TestInviteMany(t *testing.T) {
 		require.Equal(t, clerkinvite.StatusPending, dup.Member.Status)
 		require.ErrorAs(t, results[5].Err, &dup)
 		require.Equal(t, there.ID, dup.Member.ID)
-		require.Equal(t, clerkinvite.ManyProgress{Total: 12, Invited: 6, Linked: 1, Failed: 5, Refused: 2}, last)
+		require.Equal(t, clerkinvite.InviteManyProgress{Total: 12, Invited: 6, Linked: 1, Failed: 5, Refused: 2}, last)
 
 		b.RequireInvited(t, "new1@example.com", 1)
 		require.Equal(t, 2, b.Clerk.EmailsTo("new0@example.com"), "one for each tenant")
@@ -109,7 +109,7 @@ func TestPromise8_InviteManyMeetsALimit(t *testing.T) {
 
 		// The same list again continues, and this time waits.
 		var waits []time.Duration
-		results, err = b.InviteMany(t.Context(), ps, &clerkinvite.ManyOptions{Wait: true, Progress: func(p clerkinvite.ManyProgress) {
+		results, err = b.InviteMany(t.Context(), ps, &clerkinvite.InviteManyOptions{Wait: true, Progress: func(p clerkinvite.InviteManyProgress) {
 			require.Equal(t, 60, p.Total)
 			if !p.WaitUntil.IsZero() {
 				waits = append(waits, p.WaitUntil.Sub(b.Clock.Now()))
@@ -274,7 +274,7 @@ func TestInviteMany_ResponseForFewerThanRequested(t *testing.T) {
 	for _, r := range results {
 		var clerkErr *clerkinvite.ClerkInvitationError
 		if errors.As(r.Err, &clerkErr) {
-			require.Equal(t, clerkinvite.Uncertain, clerkErr.Outcome)
+			require.Equal(t, clerkinvite.OutcomeUncertain, clerkErr.Outcome)
 			lost++
 		}
 	}
@@ -315,10 +315,10 @@ func TestManyInsertInOneOrder(t *testing.T) {
 	store := clerkinvitetest.NewMemoryStore()
 	b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
 	ps := testkit.People(2100, "p")
-	adopted := make([]clerkinvite.Adopted, len(ps))
+	adopted := make([]clerkinvite.AdoptParams, len(ps))
 	for i := range ps {
 		ps[i].TenantID = fmt.Sprintf("tenant%d", i%3)
-		adopted[i] = clerkinvite.Adopted{InviteParams: ps[i], ClerkUserID: fmt.Sprintf("user_%d", i)}
+		adopted[i] = clerkinvite.AdoptParams{InviteParams: ps[i], ClerkUserID: fmt.Sprintf("user_%d", i)}
 		adopted[i].TenantID = "adopted" + adopted[i].TenantID
 	}
 	slices.Reverse(ps)
@@ -401,15 +401,15 @@ func TestInviteMany_LostResponseWithRetryAfterIsAnError(t *testing.T) {
 	b := testkit.NewMemory(t, testkit.Options{})
 	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreateBulk, Kind: clerkinvitetest.Empty503, When: clerkinvitetest.After, RetryAfter: 5 * time.Second})
 	ps := testkit.People(3, "p")
-	var last clerkinvite.ManyProgress
-	results, err := b.InviteMany(t.Context(), ps, &clerkinvite.ManyOptions{Progress: func(p clerkinvite.ManyProgress) { last = p }})
+	var last clerkinvite.InviteManyProgress
+	results, err := b.InviteMany(t.Context(), ps, &clerkinvite.InviteManyOptions{Progress: func(p clerkinvite.InviteManyProgress) { last = p }})
 	require.NoError(t, err)
 	for _, r := range results {
 		var clerkErr *clerkinvite.ClerkInvitationError
 		require.ErrorAs(t, r.Err, &clerkErr)
-		require.Equal(t, clerkinvite.Uncertain, clerkErr.Outcome)
+		require.Equal(t, clerkinvite.OutcomeUncertain, clerkErr.Outcome)
 	}
-	require.Equal(t, clerkinvite.ManyProgress{Total: 3, Failed: 3}, last)
+	require.Equal(t, clerkinvite.InviteManyProgress{Total: 3, Failed: 3}, last)
 	b.Clock.Advance(time.Hour)
 	_, err = b.Deliver(t.Context(), nil)
 	require.NoError(t, err)
@@ -421,8 +421,8 @@ func TestInviteMany_ReportsPurgedMembers(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
 	var once sync.Once
-	var last clerkinvite.ManyProgress
-	results, err := b.InviteMany(t.Context(), testkit.People(3, "p"), &clerkinvite.ManyOptions{Progress: func(p clerkinvite.ManyProgress) {
+	var last clerkinvite.InviteManyProgress
+	results, err := b.InviteMany(t.Context(), testkit.People(3, "p"), &clerkinvite.InviteManyOptions{Progress: func(p clerkinvite.InviteManyProgress) {
 		once.Do(func() { require.NoError(t, b.Purge(t.Context(), testkit.Acme("p1@example.com"))) })
 		last = p
 	}})
@@ -433,7 +433,7 @@ func TestInviteMany_ReportsPurgedMembers(t *testing.T) {
 		require.NoError(t, results[i].Err)
 		require.Equal(t, clerkinvite.StatusPending, results[i].Member.Status)
 	}
-	require.Equal(t, clerkinvite.ManyProgress{Total: 3, Invited: 2, Failed: 1}, last)
+	require.Equal(t, clerkinvite.InviteManyProgress{Total: 3, Invited: 2, Failed: 1}, last)
 	require.Zero(t, b.Clerk.EmailsTo("p1@example.com"))
 }
 
@@ -444,7 +444,7 @@ func TestInviteMany_ReportsRefusalsSeenByAnotherProcess(t *testing.T) {
 	b.FailCreates(clerkinvitetest.Fault{Times: -1, Status: 403, Code: "not_allowed_access"})
 	other := b.Workers(t, 1)[0]
 	var once sync.Once
-	results, err := b.InviteMany(t.Context(), testkit.People(1, "p"), &clerkinvite.ManyOptions{Progress: func(clerkinvite.ManyProgress) {
+	results, err := b.InviteMany(t.Context(), testkit.People(1, "p"), &clerkinvite.InviteManyOptions{Progress: func(clerkinvite.InviteManyProgress) {
 		once.Do(func() {
 			report, err := other.Deliver(t.Context(), nil)
 			require.NoError(t, err)
@@ -454,7 +454,7 @@ func TestInviteMany_ReportsRefusalsSeenByAnotherProcess(t *testing.T) {
 	require.NoError(t, err)
 	var refused *clerkinvite.ClerkInvitationError
 	require.ErrorAs(t, results[0].Err, &refused)
-	require.Equal(t, clerkinvite.Refused, refused.Outcome)
+	require.Equal(t, clerkinvite.OutcomeRefused, refused.Outcome)
 	status, _ := clerkinvite.HTTPError(results[0].Err)
 	require.Equal(t, 422, status)
 	require.Equal(t, clerkinvite.StatusFailed, results[0].Member.Status)
@@ -465,13 +465,13 @@ func TestInviteMany_ReportsRefusalsSeenByAnotherProcess(t *testing.T) {
 func TestInviteMany_ProgressReachesTheTotal(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
-	var last clerkinvite.ManyProgress
-	_, err := b.InviteMany(t.Context(), append(testkit.People(3, "p"), testkit.People(3, "p")...), &clerkinvite.ManyOptions{Progress: func(p clerkinvite.ManyProgress) {
+	var last clerkinvite.InviteManyProgress
+	_, err := b.InviteMany(t.Context(), append(testkit.People(3, "p"), testkit.People(3, "p")...), &clerkinvite.InviteManyOptions{Progress: func(p clerkinvite.InviteManyProgress) {
 		require.LessOrEqual(t, p.Reserved+p.Invited+p.Linked+p.Failed, p.Total)
 		last = p
 	}})
 	require.NoError(t, err)
-	require.Equal(t, clerkinvite.ManyProgress{Total: 6, Invited: 3, Failed: 3}, last)
+	require.Equal(t, clerkinvite.InviteManyProgress{Total: 6, Invited: 3, Failed: 3}, last)
 }
 
 // One row changes whenever it is about to be written. It is that person's problem.
@@ -596,9 +596,9 @@ func TestInviteMany_SecondInvitationMeetsALimit(t *testing.T) {
 			b.Clock.Advance(2 * time.Minute)
 			b.FailCreates(clerkinvitetest.Fault{Status: 429, RetryAfter: 10 * time.Minute})
 
-			var last clerkinvite.ManyProgress
-			results, err := b.InviteMany(t.Context(), []clerkinvite.InviteParams{testkit.Params("acme", "ada@example.com")}, &clerkinvite.ManyOptions{
-				Wait: wait, Progress: func(p clerkinvite.ManyProgress) {
+			var last clerkinvite.InviteManyProgress
+			results, err := b.InviteMany(t.Context(), []clerkinvite.InviteParams{testkit.Params("acme", "ada@example.com")}, &clerkinvite.InviteManyOptions{
+				Wait: wait, Progress: func(p clerkinvite.InviteManyProgress) {
 					last = p
 					if !p.WaitUntil.IsZero() {
 						b.Clock.Advance(p.WaitUntil.Sub(b.Clock.Now()))
@@ -609,11 +609,11 @@ func TestInviteMany_SecondInvitationMeetsALimit(t *testing.T) {
 			require.NoError(t, results[0].Err)
 			if !wait {
 				require.Equal(t, clerkinvite.StatusReserved, results[0].Member.Status)
-				require.Equal(t, clerkinvite.ManyProgress{Total: 1, Reserved: 1}, last)
+				require.Equal(t, clerkinvite.InviteManyProgress{Total: 1, Reserved: 1}, last)
 				return
 			}
 			require.Equal(t, clerkinvite.StatusPending, results[0].Member.Status)
-			require.Equal(t, clerkinvite.ManyProgress{Total: 1, Invited: 1}, last)
+			require.Equal(t, clerkinvite.InviteManyProgress{Total: 1, Invited: 1}, last)
 			b.RequireInvited(t, "ada@example.com", 2)
 		})
 	}
@@ -632,12 +632,12 @@ func TestInviteMany_WaitsAfterALostResponse(t *testing.T) {
 		ps := append(testkit.People(2, "p"), testkit.Params("acme", "single@example.com"))
 		ps[2].PublicMetadata = map[string]any{"plan": "pro"}
 		waits := 0
-		results, err := b.InviteMany(t.Context(), ps, &clerkinvite.ManyOptions{Wait: true, Progress: func(p clerkinvite.ManyProgress) {
+		results, err := b.InviteMany(t.Context(), ps, &clerkinvite.InviteManyOptions{Wait: true, Progress: func(p clerkinvite.InviteManyProgress) {
 			if p.WaitUntil.IsZero() {
 				return
 			}
 			if waits++; waits == 1 {
-				require.Equal(t, clerkinvite.ManyProgress{Total: 3, Reserved: 1, Failed: 2, WaitUntil: p.WaitUntil}, p)
+				require.Equal(t, clerkinvite.InviteManyProgress{Total: 3, Reserved: 1, Failed: 2, WaitUntil: p.WaitUntil}, p)
 				b.Clerk.AddVerifiedUser(ps[2].Email)
 				limited(clerkinvitetest.CallCreate)
 				limited(clerkinvitetest.CallCreateBulk)

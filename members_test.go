@@ -708,7 +708,7 @@ func TestActorOfMany(t *testing.T) {
 // writes calls each method that writes.
 var writes = map[string]func(ctx context.Context, s *clerkinvite.Service, user clerkinvite.User) error{
 	"Adopt": func(ctx context.Context, s *clerkinvite.Service, _ clerkinvite.User) error {
-		results, err := s.Adopt(ctx, []clerkinvite.Adopted{{InviteParams: testkit.Params("acme", "new@example.com"), ClerkUserID: "user_new"}})
+		results, err := s.Adopt(ctx, []clerkinvite.AdoptParams{{InviteParams: testkit.Params("acme", "new@example.com"), ClerkUserID: "user_new"}})
 		if len(results) != 1 || results[0].Member != nil || fmt.Sprint(results[0].Err) != fmt.Sprint(err) {
 			return fmt.Errorf("of all %w, of one %+v", err, results)
 		}
@@ -824,7 +824,7 @@ func TestLogHasEveryChange(t *testing.T) {
 	var log testkit.LockedBuffer
 	b := testkit.NewMemory(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }})
 	b.MustInvite(t, "ada@example.com")
-	results, err := b.Adopt(t.Context(), []clerkinvite.Adopted{adopted("acme", "grace@example.com", "user_grace")})
+	results, err := b.Adopt(t.Context(), []clerkinvite.AdoptParams{adopted("acme", "grace@example.com", "user_grace")})
 	require.NoError(t, err)
 	require.NoError(t, results[0].Err)
 	require.NoError(t, b.Purge(t.Context(), testkit.Acme("grace@example.com")))

@@ -43,9 +43,9 @@ type OrganizationAPI interface {
 
 // Membership is a user's membership of an organization.
 type Membership struct {
-	Organization string // org_…
-	UserID       string // user_…
-	Role         string // a role key; RemoveMember ignores it
+	OrganizationID string // org_…
+	UserID         string // user_…
+	Role           string // a role key; RemoveMember ignores it
 
 	CreatedAt time.Time // zero if unknown; only FindMemberships sets it
 }
@@ -57,8 +57,8 @@ func (m *Membership) isOlder(row *Member) bool {
 
 // MembershipQuery selects members of one organization by their user IDs.
 type MembershipQuery struct {
-	Organization string
-	UserIDs      []string // 1 to 100
+	OrganizationID string
+	UserIDs        []string // 1 to 100
 }
 
 // Organization returns what the member was last invited into, or nil if that was the application.
@@ -174,7 +174,7 @@ func (s *Service) findMembers(ctx context.Context, organization string, userIDs 
 			return nil, err
 		}
 		for _, m := range found {
-			if m.Organization == organization {
+			if m.OrganizationID == organization {
 				members[m.UserID] = &m
 			}
 		}
@@ -186,7 +186,7 @@ func (s *Service) findMembers(ctx context.Context, organization string, userIDs 
 // Clerk for those that p does not have.
 func (s *Service) addMemberships(ctx context.Context, organization string, userIDs []string, p proof) error {
 	unknown := slices.DeleteFunc(slices.Clone(userIDs), func(id string) bool {
-		_, known := p.members[Membership{Organization: organization, UserID: id}]
+		_, known := p.members[Membership{OrganizationID: organization, UserID: id}]
 		return known
 	})
 	if organization == "" || len(unknown) == 0 {
@@ -197,7 +197,7 @@ func (s *Service) addMemberships(ctx context.Context, organization string, userI
 		return s.clerkError(ctx, "find memberships", err)
 	}
 	for _, id := range unknown {
-		p.members[Membership{Organization: organization, UserID: id}] = members[id] != nil
+		p.members[Membership{OrganizationID: organization, UserID: id}] = members[id] != nil
 	}
 	return nil
 }
@@ -218,7 +218,7 @@ func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) v
 	adding, cancel := p.creating(ctx)
 	defer cancel()
 	_, err := request(adding, s, endpointAddMember, "clerk.AddMember", func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, s.cfg.Organizations.AddMember(ctx, Membership{Organization: o.ID, UserID: u.ID, Role: o.Role})
+		return struct{}{}, s.cfg.Organizations.AddMember(ctx, Membership{OrganizationID: o.ID, UserID: u.ID, Role: o.Role})
 	})
 	switch {
 	case err == nil:
@@ -469,7 +469,7 @@ func (s *Service) removeMember(ctx context.Context, organization, userID string)
 		return errNoOrganizations
 	}
 	_, err := request(ctx, s, endpointRemoveMember, "clerk.RemoveMember", func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, s.cfg.Organizations.RemoveMember(ctx, Membership{Organization: organization, UserID: userID})
+		return struct{}{}, s.cfg.Organizations.RemoveMember(ctx, Membership{OrganizationID: organization, UserID: userID})
 	})
 	switch {
 	case err == nil:
@@ -477,7 +477,7 @@ func (s *Service) removeMember(ctx context.Context, organization, userID string)
 	case codeOf(err) == codeLastAdmin:
 		return ErrLastAdmin
 	case saysNotFound(err): // the user has left, the organization was deleted, or the key is another instance's
-		known, unknown := s.isKnownHere(ctx, userID)
+		known, unknown := s.keySeemsRightFor(ctx, userID)
 		if known || unknown != nil {
 			return unknown
 		}
@@ -485,13 +485,14 @@ func (s *Service) removeMember(ctx context.Context, organization, userID string)
 	return s.clerkError(ctx, "remove member", err)
 }
 
-// isKnownHere reports whether Clerk shows the user or, if the user was deleted, anything else of this database.
-func (s *Service) isKnownHere(ctx context.Context, userID string) (bool, error) {
+// keySeemsRightFor reports whether Clerk shows the user or, if the user was deleted, anything else of this
+// database.
+func (s *Service) keySeemsRightFor(ctx context.Context, userID string) (bool, error) {
 	gone, err := s.userGone(ctx, userID)
 	if err != nil || !gone {
 		return err == nil, err
 	}
-	return s.isOurKey(ctx)
+	return s.keySeemsRight(ctx)
 }
 
 // refusedByOrganization reports whether Clerk refuses a person for an organization: because of the
@@ -533,7 +534,7 @@ func (s *Service) deletedOrganization(ctx context.Context, row *Member, failure 
 	if _, err := s.listInvitations(ctx, row, InvitationPending); !saysNoOrganization(err) {
 		return false
 	}
-	known, err := s.isOurKey(ctx)
+	known, err := s.keySeemsRight(ctx)
 	return err == nil && known
 }
 

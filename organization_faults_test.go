@@ -645,7 +645,7 @@ func TestPromise5_OrganizationChangedDuringTheAttempt(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/another address %v", name, verified), func(t *testing.T) {
 				t.Parallel()
 				testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.Authorize = nil }}, func(t *testing.T, b *testkit.Rig) {
-					b.Clerk.AddOrganization("org_globex", clerkinvitetest.OrganizationOptions{})
+					b.Clerk.AddOrganization("org_globex", clerkinvitetest.OrganizationSpec{})
 					u := b.Clerk.AddVerifiedUser("ada@example.com")
 					if verified {
 						b.Clerk.AddEmail(u.ID, clerkinvitetest.EmailSpec{Address: "work@example.com", Verified: true})
@@ -697,7 +697,7 @@ func TestOrganization_AddedForASecondAddress(t *testing.T) {
 						remains = []string{u.ID}
 					} else {
 						first.Organization = &clerkinvite.Organization{ID: "org_globex", AddExisting: true}
-						b.Clerk.AddOrganization("org_globex", clerkinvitetest.OrganizationOptions{})
+						b.Clerk.AddOrganization("org_globex", clerkinvitetest.OrganizationSpec{})
 					}
 					m, err := b.Invite(t.Context(), first)
 					require.NoError(t, err)
@@ -811,8 +811,8 @@ func TestPromise1_OrganizationConcurrentInvites(t *testing.T) {
 func TestPromise8_OrganizationsAtTheCeiling(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{Organization: "org_0"})
-	b.Clerk.AddOrganization("org_1", clerkinvitetest.OrganizationOptions{})
-	b.Clerk.AddOrganization("org_2", clerkinvitetest.OrganizationOptions{MaxMembers: 5})
+	b.Clerk.AddOrganization("org_1", clerkinvitetest.OrganizationSpec{})
+	b.Clerk.AddOrganization("org_2", clerkinvitetest.OrganizationSpec{MaxMembers: 5})
 	b.Clerk.SetLimits(clerkinvitetest.DocumentedLimits())
 	var people []clerkinvite.InviteParams
 	for i := range 1000 {
@@ -915,7 +915,7 @@ func TestOrganization_LostAddsStopThePass(t *testing.T) {
 		report, err := b.Deliver(t.Context(), nil)
 		var clerkErr *clerkinvite.ClerkInvitationError
 		require.ErrorAs(t, err, &clerkErr)
-		require.Equal(t, clerkinvite.Uncertain, clerkErr.Outcome)
+		require.Equal(t, clerkinvite.OutcomeUncertain, clerkErr.Outcome)
 		require.Equal(t, 3, b.Clerk.Requests()[clerkinvitetest.CallAddMember])
 		require.Equal(t, 3, report.Claimed)
 	})
@@ -942,7 +942,7 @@ func TestOrganization_LostAddsBetweenOthers(t *testing.T) {
 func TestOrganization_FullRefusesAddsWithOneRequest(t *testing.T) {
 	t.Parallel()
 	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
-		b.Clerk.AddOrganization("org_full", clerkinvitetest.OrganizationOptions{MaxMembers: 2})
+		b.Clerk.AddOrganization("org_full", clerkinvitetest.OrganizationSpec{MaxMembers: 2})
 		reserveUsers(t, b, "org_full", 6)
 		report, err := b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
@@ -970,7 +970,7 @@ func TestOrganization_LostResponsesStopThePass(t *testing.T) {
 	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
 		for i := range 6 {
 			id := fmt.Sprintf("org_%d", i)
-			b.Clerk.AddOrganization(id, clerkinvitetest.OrganizationOptions{})
+			b.Clerk.AddOrganization(id, clerkinvitetest.OrganizationSpec{})
 			p := testkit.Params(id, "ada@example.com")
 			p.Organization = &clerkinvite.Organization{ID: id}
 			_, err := b.Reserve(t.Context(), p)
@@ -980,7 +980,7 @@ func TestOrganization_LostResponsesStopThePass(t *testing.T) {
 		report, err := b.Deliver(t.Context(), nil)
 		var clerkErr *clerkinvite.ClerkInvitationError
 		require.ErrorAs(t, err, &clerkErr)
-		require.Equal(t, clerkinvite.Uncertain, clerkErr.Outcome)
+		require.Equal(t, clerkinvite.OutcomeUncertain, clerkErr.Outcome)
 		require.Equal(t, 3, b.Clerk.Requests()[clerkinvitetest.CallOrganizationCreate])
 		require.Equal(t, 3, report.Claimed)
 	})

@@ -43,7 +43,7 @@ func TestOrganization_BarredUser(t *testing.T) {
 			_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: add})
 			var clerkErr *clerkinvite.ClerkInvitationError
 			require.ErrorAs(t, err, &clerkErr)
-			require.Equal(t, clerkinvite.Refused, clerkErr.Outcome)
+			require.Equal(t, clerkinvite.OutcomeRefused, clerkErr.Outcome)
 		}
 		b.RequireMembersAtClerk(t)
 		require.Zero(t, b.Clerk.EmailsTo("ada@example.com"))
@@ -264,7 +264,7 @@ func TestOrganization_SharedInvitationAccepted(t *testing.T) {
 		now, err := b.Get(t.Context(), second.Ref())
 		require.NoError(t, err)
 		require.Equal(t, clerkinvite.StatusRemoved, now.Status)
-		require.Equal(t, clerkinvite.ReasonLeft, now.Reason)
+		require.Equal(t, clerkinvite.ReasonLeftOrganization, now.Reason)
 	})
 }
 
@@ -369,7 +369,7 @@ func TestOrganization_UnknownInvitation(t *testing.T) {
 		t.Run(fmt.Sprintf("resend %v", resend), func(t *testing.T) {
 			t.Parallel()
 			b := testkit.NewMemory(t, testkit.Options{Organization: org})
-			adopted, err := b.Adopt(t.Context(), []clerkinvite.Adopted{{
+			adopted, err := b.Adopt(t.Context(), []clerkinvite.AdoptParams{{
 				InviteParams: clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: org}},
 				ClerkUserID:  clerkinvite.PendingID("orginv_unknown"),
 			}})
@@ -484,7 +484,7 @@ func TestPromise3_OrganizationAcceptedBeforeResend_Lag(t *testing.T) {
 			_, err := b.Resend(t.Context(), m.Ref())
 			var clerkErr *clerkinvite.ClerkInvitationError
 			require.ErrorAs(t, err, &clerkErr)
-			require.Equal(t, clerkinvite.Fault, clerkErr.Outcome)
+			require.Equal(t, clerkinvite.OutcomeFault, clerkErr.Outcome)
 			require.Equal(t, clerkinvite.StatusPending, b.Member(t, "ada@example.com").Status)
 			require.Equal(t, !withdraw, b.Member(t, "ada@example.com").Due())
 
@@ -519,7 +519,7 @@ func TestPromise3_OrganizationFullKeepsPart(t *testing.T) {
 			t.Parallel()
 			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
 				b.Clerk.SetBehavior(test.behavior)
-				b.Clerk.AddOrganization("org_small", clerkinvitetest.OrganizationOptions{MaxMembers: 14})
+				b.Clerk.AddOrganization("org_small", clerkinvitetest.OrganizationSpec{MaxMembers: 14})
 				if test.before != nil {
 					test.before(b.Clerk)
 				}
@@ -579,7 +579,7 @@ func TestOrganization_RefusalNamesTheOrganization(t *testing.T) {
 			t.Parallel()
 			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
 				b.Clerk.SetBehavior(test.behavior)
-				b.Clerk.AddOrganization("org_full", clerkinvitetest.OrganizationOptions{MaxMembers: 1})
+				b.Clerk.AddOrganization("org_full", clerkinvitetest.OrganizationSpec{MaxMembers: 1})
 				b.Clerk.JoinOrganization("org_full", b.Clerk.AddVerifiedUser("admin@example.com").ID, "org:admin")
 				if test.arrange != nil {
 					test.arrange(b.Clerk)
@@ -650,7 +650,7 @@ func TestOrganization_Deleted(t *testing.T) {
 						b.Clerk.SetBehavior(clerkinvitetest.Behavior{OrganizationUnauthorized: unauthorized})
 						arrange(t, b)
 						if known {
-							b.Clerk.AddOrganization("org_globex", clerkinvitetest.OrganizationOptions{})
+							b.Clerk.AddOrganization("org_globex", clerkinvitetest.OrganizationSpec{})
 							_, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "globex", Email: email, Organization: &clerkinvite.Organization{ID: "org_globex"}})
 							require.NoError(t, err)
 						}
@@ -688,7 +688,7 @@ func TestOrganization_RefusedListCostsFewRequests(t *testing.T) {
 		for _, r := range results {
 			var clerkErr *clerkinvite.ClerkInvitationError
 			require.ErrorAs(t, r.Err, &clerkErr)
-			require.Equal(t, clerkinvite.Refused, clerkErr.Outcome)
+			require.Equal(t, clerkinvite.OutcomeRefused, clerkErr.Outcome)
 		}
 		requests := b.Clerk.Requests()
 		require.Equal(t, 1, requests[clerkinvitetest.CallOrganizationCreateBulk])
@@ -710,7 +710,7 @@ func TestOrganization_Refusals(t *testing.T) {
 				_, err := b.Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com", Organization: &o})
 				var clerkErr *clerkinvite.ClerkInvitationError
 				require.ErrorAs(t, err, &clerkErr)
-				require.Equal(t, clerkinvite.Refused, clerkErr.Outcome)
+				require.Equal(t, clerkinvite.OutcomeRefused, clerkErr.Outcome)
 				require.Equal(t, clerkinvite.StatusFailed, b.Member(t, "ada@example.com").Status)
 				require.Equal(t, clerkinvite.StatusPending, b.MustInvite(t, "joan@example.com").Status)
 			})
@@ -751,24 +751,24 @@ func (a applicationAPI) GetUser(ctx context.Context, id string) (*clerkinvite.Us
 }
 
 func (a applicationAPI) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
-	assert.Empty(a.t, r.Organization+r.Role+r.Inviter)
+	assert.Empty(a.t, r.OrganizationID+r.Role+r.Inviter)
 	return a.real.CreateInvitation(ctx, r)
 }
 
 func (a applicationAPI) CreateInvitations(ctx context.Context, rs []clerkinvite.InvitationRequest) ([]clerkinvite.Invitation, error) {
 	for _, r := range rs {
-		assert.Empty(a.t, r.Organization+r.Role+r.Inviter)
+		assert.Empty(a.t, r.OrganizationID+r.Role+r.Inviter)
 	}
 	return a.real.CreateInvitations(ctx, rs)
 }
 
 func (a applicationAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
-	assert.False(a.t, q.Organization != "" || q.AllOrganizations)
+	assert.False(a.t, q.OrganizationID != "" || q.AllOrganizations)
 	return a.real.ListInvitations(ctx, q)
 }
 
 func (a applicationAPI) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
-	assert.Empty(a.t, r.Organization)
+	assert.Empty(a.t, r.OrganizationID)
 	return a.real.RevokeInvitation(ctx, r)
 }
 
@@ -816,7 +816,7 @@ func TestHostWithoutOrganizationsNeedsNothingNew(t *testing.T) {
 		noError(b.Deliver(ctx, nil))
 		b.RequireEachInvitedOnce(t, testkit.People(12, "p"))
 		noError(b.InviteMany(ctx, testkit.People(3, "q"), nil))
-		noError(b.Adopt(ctx, []clerkinvite.Adopted{{InviteParams: testkit.Params("acme", "old@example.com"), ClerkUserID: b.Clerk.AddVerifiedUser("old@example.com").ID}}))
+		noError(b.Adopt(ctx, []clerkinvite.AdoptParams{{InviteParams: testkit.Params("acme", "old@example.com"), ClerkUserID: b.Clerk.AddVerifiedUser("old@example.com").ID}}))
 
 		_, u := join("p0@example.com")
 		noError(b.Resolve(ctx, u))
@@ -859,7 +859,7 @@ func TestOrganization_NotConfigured(t *testing.T) {
 	_, reserve := b.Reserve(t.Context(), p)
 	many, err := b.InviteMany(t.Context(), []clerkinvite.InviteParams{p}, nil)
 	require.NoError(t, err)
-	adopted, err := b.Adopt(t.Context(), []clerkinvite.Adopted{{InviteParams: p, ClerkUserID: "user_ada"}})
+	adopted, err := b.Adopt(t.Context(), []clerkinvite.AdoptParams{{InviteParams: p, ClerkUserID: "user_ada"}})
 	require.NoError(t, err)
 	for _, err := range []error{invite, reserve, many[0].Err, adopted[0].Err} {
 		require.EqualError(t, err, text)
@@ -1013,7 +1013,7 @@ func TestOrganization_WithdrawnResendWaits(t *testing.T) {
 				var clerkErr *clerkinvite.ClerkInvitationError
 				require.ErrorAs(t, err, &clerkErr)
 				require.True(t, clerkErr.Queued())
-				require.Equal(t, clerkinvite.Fault, clerkErr.Outcome)
+				require.Equal(t, clerkinvite.OutcomeFault, clerkErr.Outcome)
 				waits := b.Member(t, "ada@example.com")
 				require.Nil(t, waits.ClaimedUntil)
 				require.WithinDuration(t, b.Clock.Now().Add(wait), *waits.NextAttemptAt, 5*time.Second)
@@ -1079,7 +1079,7 @@ func TestOrganization_LeftWithAnotherInstancesKey(t *testing.T) {
 		changed, err = b.HandleEvent(t.Context(), left)
 		require.NoError(t, err)
 		require.Len(t, changed, 1)
-		require.Equal(t, clerkinvite.ReasonLeft, changed[0].Reason)
+		require.Equal(t, clerkinvite.ReasonLeftOrganization, changed[0].Reason)
 	})
 }
 
@@ -1097,7 +1097,7 @@ func TestOrganization_RemoveWithAnotherInstancesKey(t *testing.T) {
 
 				another := clerkinvitetest.NewClerk()
 				if exists {
-					another.AddOrganization(org, clerkinvitetest.OrganizationOptions{})
+					another.AddOrganization(org, clerkinvitetest.OrganizationSpec{})
 				}
 				wrong := testkit.New(t, testkit.Options{Organization: "org_another"}, another, another, b.Store)
 				_, err := wrong.Remove(t.Context(), testkit.Ada)
@@ -1123,7 +1123,7 @@ func TestOrganization_LeaversFarFromVisibleMembers(t *testing.T) {
 			t.Parallel()
 			b := testkit.NewMemory(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.Authorize = nil }})
 			join := func(tenant, organization string, n int) (users []string) {
-				b.Clerk.AddOrganization(organization, clerkinvitetest.OrganizationOptions{})
+				b.Clerk.AddOrganization(organization, clerkinvitetest.OrganizationSpec{})
 				for i := range n {
 					email := fmt.Sprintf("%s%d@example.com", tenant, i)
 					users = append(users, b.Clerk.AddVerifiedUser(email).ID)
@@ -1162,7 +1162,7 @@ func TestOrganization_LeaversFarFromVisibleMembers(t *testing.T) {
 			require.Equal(t, 3, total.Removed)
 			m, err := b.Get(t.Context(), clerkinvite.Ref{TenantID: "a", Email: "a0@example.com"})
 			require.NoError(t, err)
-			require.Equal(t, clerkinvite.ReasonLeft, m.Reason)
+			require.Equal(t, clerkinvite.ReasonLeftOrganization, m.Reason)
 		})
 	}
 }
@@ -1210,7 +1210,7 @@ func TestOrganization_LateEventKeepsNewMembers(t *testing.T) {
 		b.Clerk.LeaveOrganization(org, id)
 		b.Clerk.Settle()
 		require.NoError(t, handle())
-		require.Equal(t, clerkinvite.ReasonLeft, b.Member(t, email).Reason)
+		require.Equal(t, clerkinvite.ReasonLeftOrganization, b.Member(t, email).Reason)
 	})
 }
 

@@ -113,7 +113,7 @@ func (s *Service) clerkError(ctx context.Context, op string, err error) error {
 		return err
 	}
 	s.log.WarnContext(ctx, "call to Clerk failed", "op", op, "cause", logError(err))
-	return &ClerkInvitationError{Op: op, Outcome: Fault, Err: err}
+	return &ClerkInvitationError{Op: op, Outcome: OutcomeFault, Err: err}
 }
 
 // proof says what Clerk knows beside a user's addresses. An accepted invitation proves that the user joined
@@ -133,7 +133,7 @@ func askClerk() proof {
 // isMember reports whether u is known to be a member of row's organization, if it has one.
 func (p *proof) isMember(u *User, row *Member) bool {
 	organization := row.organization()
-	return organization == "" || p.members[Membership{Organization: organization, UserID: u.ID}]
+	return organization == "" || p.members[Membership{OrganizationID: organization, UserID: u.ID}]
 }
 
 // resolveUser finds the rows that wait for u, and resolves them.

@@ -94,8 +94,8 @@ func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn
 	if err != nil || !r.complete {
 		r.report.Cursor = r.cursor()
 	}
-	if err == nil && r.wrongKey() {
-		err = &ClerkInvitationError{Op: "reconcile", Outcome: Fault, Err: errWrongKey}
+	if err == nil && r.keySeemsWrong() {
+		err = &ClerkInvitationError{Op: "reconcile", Outcome: OutcomeFault, Err: errWrongKey}
 	}
 	return r.report, cmp.Or(err, r.firstError)
 }
@@ -135,7 +135,7 @@ type reconciliation struct {
 	pending, active batch     // read but not yet looked up
 	missing         []*Member // active as users whom Clerk's list leaves out
 	overdue         []*Member // pending past the expiry, and no user who existed by then has verified the address
-	askedForOurs    bool      // Clerk was asked whether it knows one of our invitations
+	askedForProof   bool      // Clerk was asked whether it knows one of our invitations
 	organizations   bool      // the invitations into organizations are being checked
 	firstError      error     // about a member or an invitation that could not be changed
 
@@ -219,21 +219,23 @@ func (r *reconciliation) run(ctx context.Context) error {
 	return r.invitations(ctx)
 }
 
-// wrongKey reports whether the secret key seems to belong to another instance.
-func (r *reconciliation) wrongKey() bool { return r.progress.Known == nil && r.progress.Absent != "" }
+// keySeemsWrong reports whether the secret key seems to belong to another instance.
+func (r *reconciliation) keySeemsWrong() bool {
+	return r.progress.Known == nil && r.progress.Absent != ""
+}
 
 // noteShown notes that Clerk has shown the member's user or invitation.
 func (r *reconciliation) noteShown(row *Member) {
 	r.progress.Known = earlier(r.progress.Known, row.settledNotAfter())
 }
 
-// isKeyOf reports whether the key belongs to the instance where row was settled, because Clerk has shown a
+// keyProvenFor reports whether the key belongs to the instance where row was settled, because Clerk has shown a
 // member that was settled when row was, or earlier. If the key was replaced by another instance's, members invited
 // or linked since then are known there. They are newer, so they prove nothing about older members.
-func (r *reconciliation) isKeyOf(row *Member) bool { return r.knownSince(row.settledNotBefore()) }
+func (r *reconciliation) keyProvenFor(row *Member) bool { return r.keyProvenAt(row.settledNotBefore()) }
 
-// knownSince reports whether Clerk has shown a member that was settled by the given time.
-func (r *reconciliation) knownSince(t time.Time) bool {
+// keyProvenAt reports whether Clerk has shown a member that was settled by the given time.
+func (r *reconciliation) keyProvenAt(t time.Time) bool {
 	return r.progress.Known != nil && !r.progress.Known.After(t)
 }
 
@@ -249,14 +251,14 @@ func earlier(a, b *time.Time) *time.Time {
 	return a
 }
 
-// isKeyOf does Reconcile's check of the secret key for another method that removes members. row is an active
+// proveKeyFor does Reconcile's check of the secret key for another method that removes members. row is an active
 // member whose user Clerk does not show.
-func (s *Service) isKeyOf(ctx context.Context, row *Member) (bool, error) {
+func (s *Service) proveKeyFor(ctx context.Context, row *Member) (bool, error) {
 	r := s.newReconciliation()
 	r.began = s.now()
 	r.noteAbsent(row)
 	err := r.checkKey(ctx)
-	return r.isKeyOf(row), err
+	return r.keyProvenFor(row), err
 }
 
 // checkKey looks up some active members before anything is changed, because in another instance, strangers
@@ -280,17 +282,17 @@ func (r *reconciliation) checkKey(ctx context.Context) error {
 	for _, row := range rows {
 		r.noteUser(row)
 	}
-	return r.askForOurs(ctx)
+	return r.askForProof(ctx)
 }
 
-// askForOurs asks Clerk for the oldest user that is missing from the list, and for the newest invitations,
+// askForProof asks Clerk for the oldest user that is missing from the list, and for the newest invitations,
 // unless the key is known to be right for that user's member.
-func (r *reconciliation) askForOurs(ctx context.Context) error {
+func (r *reconciliation) askForProof(ctx context.Context) error {
 	since := r.progress.AbsentSince
-	if r.askedForOurs || r.progress.Absent == "" || r.knownSince(since) {
+	if r.askedForProof || r.progress.Absent == "" || r.keyProvenAt(since) {
 		return nil
 	}
-	r.askedForOurs = true
+	r.askedForProof = true
 	gone, err := r.s.userGone(ctx, r.progress.Absent)
 	if err != nil && (ctx.Err() != nil || failureOf(err, "").ofInstance()) {
 		return err
@@ -304,19 +306,19 @@ func (r *reconciliation) askForOurs(ctx context.Context) error {
 	return err
 }
 
-// isOurKey reports whether Clerk shows a user or an invitation of this database. With another instance's key it
-// does, once a person was invited there, so this is enough only if an admin has asked for the change.
-func (s *Service) isOurKey(ctx context.Context) (bool, error) {
+// keySeemsRight reports whether Clerk shows a user or an invitation of this database. With another instance's key
+// it does, once a person was invited there, so this is enough only if an admin has asked for the change.
+func (s *Service) keySeemsRight(ctx context.Context) (bool, error) {
 	r := s.newReconciliation()
 	r.began = s.now()
 	if err := r.checkKey(ctx); err != nil || r.progress.Known != nil {
 		return err == nil, err
 	}
-	return s.showsOurs(ctx)
+	return s.showsOurInvitation(ctx)
 }
 
-// showsOurs is isOurKey for invitations only.
-func (s *Service) showsOurs(ctx context.Context) (bool, error) {
+// showsOurInvitation is keySeemsRight for invitations only.
+func (s *Service) showsOurInvitation(ctx context.Context) (bool, error) {
 	known, err := s.oldestShown(ctx, true)
 	return known != nil, err
 }
@@ -361,7 +363,7 @@ func inOrder(ctx context.Context, steps ...func(context.Context) error) error {
 }
 
 // dryRun reports whether nothing may be changed. If the key seems wrong, nothing is counted either.
-func (r *reconciliation) dryRun() bool { return r.opts.DryRun || r.wrongKey() }
+func (r *reconciliation) dryRun() bool { return r.opts.DryRun || r.keySeemsWrong() }
 
 // note logs an error that does not stop the reconciliation, and keeps the first.
 func (r *reconciliation) note(ctx context.Context, err error) {
@@ -390,7 +392,7 @@ func (r *reconciliation) apply(ctx context.Context, changes []Change) (overtaken
 			r.count(c.Old.Status, c.New)
 		}
 		return nil, nil
-	case r.wrongKey():
+	case r.keySeemsWrong():
 		return nil, nil
 	}
 	results, err := r.s.applyBounded(ctx, changes)

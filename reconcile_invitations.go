@@ -49,11 +49,11 @@ func (r *reconciliation) openInvitations(ctx context.Context) error {
 				r.hasNewer[l.row.ID] = true
 			case slices.ContainsFunc(l.adopters, r.waits):
 			case !keeps(l.row, l.Invitation, l.send), !r.waits(l.row):
-				leftOver = append(leftOver, RevokeRequest{l.ID, l.Organization})
+				leftOver = append(leftOver, RevokeRequest{l.ID, l.OrganizationID})
 			}
 		}
 	})
-	if err != nil || r.wrongKey() {
+	if err != nil || r.keySeemsWrong() {
 		return err
 	}
 	// Revoke after listing. A revoked invitation disappears from the list, so the next page would skip

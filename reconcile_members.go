@@ -33,7 +33,7 @@ func (r *reconciliation) members(ctx context.Context) error {
 			}
 		}
 	}
-	steps := []func(context.Context) error{r.lookUpPending, r.lookUpActive, r.askForOurs}
+	steps := []func(context.Context) error{r.lookUpPending, r.lookUpActive, r.askForProof}
 	if !r.complete { // the later call that reads Clerk's invitations does not have these rows
 		steps = append(steps, r.readAdopted, r.expireOverdue)
 	}
@@ -95,7 +95,7 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 		if !row.overdue(now.Add(-clockSkew)) || row.Due() || r.unreadable[row.Email] || r.unresolved[row.ID] {
 			continue
 		}
-		r.checkedAfterExpiry[row.ID] = !r.wrongKey() // with a wrong key, resolve has changed nothing
+		r.checkedAfterExpiry[row.ID] = !r.keySeemsWrong() // with a wrong key, resolve has changed nothing
 		if u := verifiedBy(users, row.Email); u != nil && u.createdBeforeExpiry(row) {
 			continue // Clerk's lists show whether this user has accepted
 		}
@@ -105,7 +105,7 @@ func (r *reconciliation) lookUpPending(ctx context.Context) error {
 		}
 	}
 	r.pending = batch{}
-	return r.askForOurs(ctx)
+	return r.askForProof(ctx)
 }
 
 // noteWaiting makes sure that the lists of ended invitations are read back to the member's invitation, or to the
@@ -175,11 +175,11 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 	}
 	for _, row := range r.active.rows {
 		// As in lookUpPending, keep at most 1,000 in memory until the key is proven right.
-		if r.noteUser(row) && (r.isKeyOf(row) || len(r.missing) < reconcilePage) {
+		if r.noteUser(row) && (r.keyProvenFor(row) || len(r.missing) < reconcilePage) {
 			r.missing = append(r.missing, row)
 		}
 	}
-	if err := inOrder(ctx, r.askForOurs, r.removeMissing, r.moveMembers, r.noteLeavers, r.removeLeavers); err != nil {
+	if err := inOrder(ctx, r.askForProof, r.removeMissing, r.moveMembers, r.noteLeavers, r.removeLeavers); err != nil {
 		return err // the batch stays, so that the cursor is before it
 	}
 	for id := range r.active.keys {
@@ -323,7 +323,7 @@ func (r *reconciliation) removeMissing(ctx context.Context) error {
 	gone := make(map[string]bool) // by user ID; a user can be in many tenants
 	h := newHealth(r.s, maxExcused)
 	for _, row := range r.missing {
-		if !r.isKeyOf(row) {
+		if !r.keyProvenFor(row) {
 			unproven = append(unproven, row)
 			continue
 		}
@@ -355,7 +355,7 @@ func (r *reconciliation) removeMissing(ctx context.Context) error {
 
 // reportMissing reports the members that removeMissing did not remove because the key may be another instance's.
 func (r *reconciliation) reportMissing(ctx context.Context) error {
-	if len(r.missing) == 0 || r.wrongKey() {
+	if len(r.missing) == 0 || r.keySeemsWrong() {
 		return nil
 	}
 	r.report.Missing = len(r.missing)
@@ -521,7 +521,7 @@ func (r *reconciliation) removeLeavers(ctx context.Context) error {
 		}
 		h.noteResponse()
 		if alone[row.ClerkUserID] == nil {
-			changes = append(changes, Change{row, asEnded(*row, StatusRemoved, ReasonLeft, r.s.now())})
+			changes = append(changes, Change{row, asEnded(*row, StatusRemoved, ReasonLeftOrganization, r.s.now())})
 		}
 	}
 	if _, err := r.apply(ctx, changes); err != nil {

@@ -101,7 +101,7 @@ func TestPromise4_ReconcileRevokesOnlyLeftOvers(t *testing.T) {
 			require.Equal(t, status, b.Member(t, name+"@example.com").Status, name)
 		}
 		require.Equal(t, clerkinvite.ReasonUserDeleted, b.Member(t, "gone@example.com").Reason)
-		require.Equal(t, clerkinvite.ReasonAtClerk, b.Member(t, "dashboard@example.com").Reason)
+		require.Equal(t, clerkinvite.ReasonRevokedAtClerk, b.Member(t, "dashboard@example.com").Reason)
 		require.Empty(t, b.Clerk.OpenInvitations("leftover@example.com"))
 		require.Len(t, b.Clerk.OpenInvitations("other@example.com"), 1, "may be another application's")
 		require.Len(t, b.Clerk.OpenInvitations("plain@example.com"), 1)
@@ -400,7 +400,7 @@ func TestReconcile_ManyMissingMembersDoNotBlockOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // Reconcile pauses between requests
 		b := testkit.NewMemory(t, testkit.Options{})
 		adopt := func(tenant string, people int, at time.Time) {
-			list := make([]clerkinvite.Adopted, people)
+			list := make([]clerkinvite.AdoptParams, people)
 			for i := range list {
 				list[i] = adopted(tenant, fmt.Sprintf("p%d@example.com", i), fmt.Sprintf("user_%s%d", tenant, i))
 				list[i].InvitedAt = at
@@ -690,7 +690,7 @@ func TestReconcile_WrongKeyChangesNothingPageByPage(t *testing.T) {
 			require.Equal(t, 31, members)
 			var clerkErr *clerkinvite.ClerkInvitationError
 			require.ErrorAs(t, last, &clerkErr)
-			require.Equal(t, clerkinvite.Fault, clerkErr.Outcome)
+			require.Equal(t, clerkinvite.OutcomeFault, clerkErr.Outcome)
 			require.ErrorContains(t, clerkErr.Err, "another instance")
 
 			// With the right key everything is right.

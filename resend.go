@@ -74,7 +74,7 @@ func (s *Service) nextSend(p *pass, row *Member) (*Member, error) {
 	next, params := *row, row.clerkParams()
 	next.Bulk = false
 	if row.Due() && params.Withdraw == "" {
-		return s.claimedBy(p, next), nil
+		return s.asClaimedBy(p, next), nil
 	}
 	if row.SettledAt != nil && s.cfg.ResendCooldown > 0 {
 		if until := row.SettledAt.Add(s.cfg.ResendCooldown); until.After(now) {
@@ -90,7 +90,7 @@ func (s *Service) nextSend(p *pass, row *Member) (*Member, error) {
 		}
 		next.Params = encoded
 	}
-	return s.claimedBy(p, next), nil
+	return s.asClaimedBy(p, next), nil
 }
 
 // Link reads the link of a pending member's current invitation from Clerk, for a person who did not get

@@ -98,7 +98,7 @@ func TestLink_WithoutOne(t *testing.T) {
 		_, err = b.Link(ctx, m.Ref())
 		var failed *clerkinvite.ClerkInvitationError
 		require.ErrorAs(t, err, &failed)
-		require.Equal(t, clerkinvite.Fault, failed.Outcome)
+		require.Equal(t, clerkinvite.OutcomeFault, failed.Outcome)
 	})
 }
 
@@ -249,7 +249,7 @@ func TestPromise4_ResendRevokedAtClerk(t *testing.T) {
 		_, err = b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
 		m := b.Member(t, "ada@example.com")
-		require.Equal(t, []any{clerkinvite.StatusRevoked, clerkinvite.ReasonAtClerk}, []any{m.Status, m.Reason})
+		require.Equal(t, []any{clerkinvite.StatusRevoked, clerkinvite.ReasonRevokedAtClerk}, []any{m.Status, m.Reason})
 		require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
 	})
 }
@@ -303,7 +303,7 @@ func TestResend_NeverLosesTheInvitation(t *testing.T) {
 								emails = 1
 								var refused *clerkinvite.ClerkInvitationError
 								require.ErrorAs(t, err, &refused)
-								require.Equal(t, clerkinvite.Refused, refused.Outcome)
+								require.Equal(t, clerkinvite.OutcomeRefused, refused.Outcome)
 								require.NotEmpty(t, m.Reason)
 							}
 							b.RequireInvited(t, "ada@example.com", emails)

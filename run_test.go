@@ -493,7 +493,7 @@ func TestObserver(t *testing.T) {
 			people[i] = clerkinvite.InviteParams{TenantID: "acme", Email: fmt.Sprintf("person%d@example.com", i)}
 		}
 		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, When: clerkinvitetest.Before, Status: 429, RetryAfter: time.Minute})
-		results, err := b.InviteMany(ctx, people, &clerkinvite.ManyOptions{Wait: true})
+		results, err := b.InviteMany(ctx, people, &clerkinvite.InviteManyOptions{Wait: true})
 		require.NoError(t, err)
 		require.Len(t, results, 5)
 		lines = seen.take()

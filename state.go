@@ -30,11 +30,11 @@ const (
 	ReasonUserLocked        = "user_locked"        // failed: the Clerk user with this address is locked; if still due, it is retried when the lock ends
 	ReasonUserDeleted       = "user_deleted"       // removed: the Clerk user was deleted
 	ReasonSecondAddress     = "second_address"     // removed: the same user is in the tenant under another address
-	ReasonAtClerk           = "revoked_at_clerk"   // revoked: the invitation was revoked at Clerk
+	ReasonRevokedAtClerk    = "revoked_at_clerk"   // revoked: the invitation was revoked at Clerk
 	ReasonWithdrawn         = "withdrawn"          // failed, or still pending after a resend: not sent, because Config.WithdrawOnFailure is set
 	ReasonBulkRejected      = "bulk_rejected"      // reserved, pending: still due, after Clerk rejected a bulk request because of another member
 	ReasonAdopted           = "adopted"            // pending, active: unchanged since Adopt
-	ReasonLeft              = "left_organization"  // removed: the user is no longer a member of the organization
+	ReasonLeftOrganization  = "left_organization"  // removed: the user is no longer a member of the organization
 	ReasonOrganizationFull  = "organization_full"  // failed, or revoked after a resend: the organization has no free seat
 	ReasonUnavailable       = "unavailable"        // reserved, pending: still due, after a request to Clerk failed without a code
 	ReasonRejected          = "rejected"           // failed: Clerk, or a firewall in front of it, repeatedly rejected only this address, without a code
@@ -231,7 +231,7 @@ func asEnded(m Member, to Status, reason string, now time.Time) *Member {
 func asEndedAtClerk(m *Member, status string, now time.Time) *Member {
 	switch status {
 	case InvitationRevoked:
-		return asEnded(*m, StatusRevoked, ReasonAtClerk, now)
+		return asEnded(*m, StatusRevoked, ReasonRevokedAtClerk, now)
 	case InvitationExpired:
 		return asEnded(*m, StatusExpired, "", now)
 	}

@@ -83,8 +83,8 @@ func (w withdrawal) withdraws(k verdictKind, last bool) bool {
 	}
 }
 
-// asWithdrawn completes the send without an invitation. A resend keeps the older one, if that still works.
-func (a *attempt) asWithdrawn(m Member, reason string, now time.Time) *Member {
+// asUnsent completes the send without an invitation. A resend keeps the older one, if that still works.
+func (a *attempt) asUnsent(m Member, reason string, now time.Time) *Member {
 	switch {
 	case m.Status != StatusPending:
 		return asEnded(m, StatusFailed, reason, now)
@@ -102,11 +102,11 @@ func (k verdictKind) foundEnded() bool { return k == isExpired || k == isRevoked
 func (v *verdict) outcome() Outcome {
 	switch v.kind {
 	case isRefused:
-		return Refused
+		return OutcomeRefused
 	case isUncertain:
-		return Uncertain
+		return OutcomeUncertain
 	default:
-		return Fault
+		return OutcomeFault
 	}
 }
 
@@ -119,7 +119,7 @@ func (a *attempt) changedRow(now time.Time) *Member {
 		m.Attempts--
 	}
 	if v.withdraw {
-		n := a.asWithdrawn(m, ReasonWithdrawn, now)
+		n := a.asUnsent(m, ReasonWithdrawn, now)
 		if v.kind == isUncertain { // an email may have been sent, also by a resend
 			n.SettledAt, n.ClaimedUntil = &now, &now // keeps Purge away for a lease, see justWithdrawn
 		}
@@ -138,12 +138,12 @@ func (a *attempt) changedRow(now time.Time) *Member {
 		}
 		return asJoined(m, v.user.ID, now)
 	case isRefused, isAbandoned:
-		return a.asWithdrawn(m, v.reason, now)
+		return a.asUnsent(m, v.reason, now)
 	case isExpired:
 		return asEnded(*asInvited(m, v.invitation, a.params, now), StatusExpired, "", now)
 	case isRevoked:
 		m.InvitationID = v.invitation.ID
-		return asEnded(m, StatusRevoked, ReasonAtClerk, now)
+		return asEnded(m, StatusRevoked, ReasonRevokedAtClerk, now)
 	case isSecondAddress:
 		return asEnded(m, StatusRemoved, ReasonSecondAddress, now)
 	case isPostponed:
@@ -275,9 +275,9 @@ type call struct {
 // not say, and at least after a rejection, because repeated rejections are final.
 func failureVerdict(row *Member, c call, err error, now time.Time, wait time.Duration) verdict {
 	switch classify(row, c, err) {
-	case Refused:
+	case OutcomeRefused:
 		return refused(c.op, reasonOf(err), err)
-	case Uncertain:
+	case OutcomeUncertain:
 		return verdict{kind: isUncertain, op: c.op, err: err}
 	default:
 		if told, ok := RetryAfter(err); ok && (told > wait || !failureOf(err, "").rejects()) {
@@ -314,17 +314,17 @@ const maxRejections = 3
 // means that Clerk refuses this person. No other function decides this.
 func classify(row *Member, c call, err error) Outcome {
 	if c.organization && !c.several && refusedByOrganization(err) {
-		return Refused
+		return OutcomeRefused
 	}
 	ownFault := false // it would not have happened with another row
 	switch failureOf(err, row.Email) {
 	case foreignError, noResponse: // assume the worst
 		if c.sends {
-			return Uncertain
+			return OutcomeUncertain
 		}
 	case personRejected:
 		if !c.several { // otherwise it is unknown whom Clerk refuses
-			return Refused
+			return OutcomeRefused
 		}
 	case invalidRequest, parameterRejected:
 		ownFault = true
@@ -339,9 +339,9 @@ func classify(row *Member, c call, err error) Outcome {
 	// A row that is always rejected would use up other members' requests.
 	again := row.Attempts >= maxRejections && row.Reason == clip(reasonOf(err))
 	if ownFault && again && !c.early && !c.several {
-		return Refused
+		return OutcomeRefused
 	}
-	return Fault
+	return OutcomeFault
 }
 
 // stops reports whether a fault concerns the whole instance, so that the pass must end. A fault that concerns one

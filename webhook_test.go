@@ -458,7 +458,7 @@ const sendExample = `{"data":{"birthday":"","created_at":1654012591514,"email_ad
 
 func TestWebhookHandler(t *testing.T) {
 	t.Parallel()
-	limited := &clerkinvite.ClerkInvitationError{Op: "find users", Outcome: clerkinvite.Fault, Err: &clerkinvite.APIError{
+	limited := &clerkinvite.ClerkInvitationError{Op: "find users", Outcome: clerkinvite.OutcomeFault, Err: &clerkinvite.APIError{
 		StatusCode: 429, Code: "too_many_requests", Message: "ada@example.org is too much", RetryAfter: 90*time.Second + time.Millisecond}}
 	unsigned := hookRequest(sendExample)
 	unsigned.Header.Del("svix-signature")

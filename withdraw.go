@@ -268,7 +268,7 @@ func (s *Service) isUnknown(ctx context.Context, row *Member, failure error) (bo
 	case row.organization() != "":
 		return true, nil // another instance would not have listed the organization's invitations
 	}
-	return s.showsOurs(ctx)
+	return s.showsOurInvitation(ctx)
 }
 
 // resolveAccepted resolves the members of the user who has accepted the invitation of a member that becomes revoked or
@@ -370,7 +370,7 @@ func (s *Service) claimForPurge(ctx context.Context, ref Ref, may func(Member) b
 		if isOurClaim {
 			c.before = previous.before
 		}
-		next := s.claimed(*row, c.claimedAt)
+		next := s.asClaimed(*row, c.claimedAt)
 		next.Attempts = row.Attempts // a purge is not an attempt to deliver
 		if !row.Due() {
 			next.NextAttemptAt = row.NextAttemptAt

@@ -202,8 +202,8 @@ func TestListInvitationsRequest(t *testing.T) {
 		q    clerkinvite.InvitationQuery
 		want url.Values
 	}{
-		{clerkinvite.InvitationQuery{Organization: "org_1"}, url.Values{"limit": {"500"}, "offset": {"0"}, "order_by": {"+created_at"}}},
-		{clerkinvite.InvitationQuery{Organization: "org_1", Query: email, Status: clerkinvite.InvitationRevoked, Limit: 1, Offset: 1000, NewestFirst: true},
+		{clerkinvite.InvitationQuery{OrganizationID: "org_1"}, url.Values{"limit": {"500"}, "offset": {"0"}, "order_by": {"+created_at"}}},
+		{clerkinvite.InvitationQuery{OrganizationID: "org_1", Query: email, Status: clerkinvite.InvitationRevoked, Limit: 1, Offset: 1000, NewestFirst: true},
 			url.Values{"limit": {"1"}, "offset": {"1000"}, "order_by": {"-created_at"}, "email_address": {email}, "status": {"revoked"}}},
 		{clerkinvite.InvitationQuery{AllOrganizations: true}, url.Values{"limit": {"500"}, "offset": {"0"}, "order_by": {"+created_at"}}},
 		{clerkinvite.InvitationQuery{AllOrganizations: true, Query: email, Status: clerkinvite.InvitationExpired, Limit: 1, Offset: 1000, NewestFirst: true},
@@ -221,7 +221,7 @@ func TestListInvitationsRequest(t *testing.T) {
 		require.Equal(t, "inv_1", page[0].ID)
 		got := f.requests()[len(f.requests())-1]
 		path := "/v1/invitations"
-		if tc.q.Organization != "" {
+		if tc.q.OrganizationID != "" {
 			path = "/v1/organizations/org_1/invitations"
 		} else if tc.q.AllOrganizations {
 			path = "/v1/organization_invitations"
@@ -231,7 +231,7 @@ func TestListInvitationsRequest(t *testing.T) {
 	}
 	n := len(f.requests())
 	for _, q := range []clerkinvite.InvitationQuery{{Limit: -1}, {Limit: 501}, {Offset: -1}, {Status: "sent"}, {Status: "pending&status=revoked"},
-		{Organization: "org_1", AllOrganizations: true}, {Organization: "org_1", Query: "orginv_1"}, {Organization: "org_1", Query: "a b@example.com"}} {
+		{OrganizationID: "org_1", AllOrganizations: true}, {OrganizationID: "org_1", Query: "orginv_1"}, {OrganizationID: "org_1", Query: "a b@example.com"}} {
 		var invalid *clerkinvite.InvalidParamsError
 		_, err := c.ListInvitations(t.Context(), q)
 		require.ErrorAs(t, err, &invalid)
@@ -402,7 +402,7 @@ func FuzzResponse(f *testing.F) {
 				}
 			case []clerkinvite.Membership:
 				for i, found := range v {
-					require.Equal(t, "org_1", found.Organization)
+					require.Equal(t, "org_1", found.OrganizationID)
 					require.Contains(t, []string{"user_1", "user_2"}, found.UserID)
 					require.True(t, i == 0 || found.UserID != v[0].UserID)
 				}

@@ -85,7 +85,7 @@ func FuzzErrorResponse(f *testing.F) {
 		want := referenceOutcomes(status, body)
 		require.Contains(t, want, failed.Outcome, "HTTP %d %q", status, body)
 		_, message := clerkinvite.HTTPError(err)
-		if failed.Outcome == clerkinvite.Refused {
+		if failed.Outcome == clerkinvite.OutcomeRefused {
 			require.Equal(t, clerkinvite.StatusFailed, row.Status)
 			require.Equal(t, "invitation refused for this address", message)
 		} else {
@@ -93,7 +93,7 @@ func FuzzErrorResponse(f *testing.F) {
 			require.True(t, row.Due(), "Deliver tries again")
 			require.Equal(t, "invitation service unavailable; the invitation is saved and will be retried", message)
 		}
-		if failed.Outcome == clerkinvite.Uncertain {
+		if failed.Outcome == clerkinvite.OutcomeUncertain {
 			require.NotNil(t, row.ClaimedUntil, "the lease must end before the next attempt")
 		} else {
 			require.Nil(t, row.ClaimedUntil)
@@ -105,11 +105,11 @@ func FuzzErrorResponse(f *testing.F) {
 func referenceOutcomes(status int, body []byte) []clerkinvite.Outcome {
 	switch {
 	case status/100 != 4 || status == 408:
-		return []clerkinvite.Outcome{clerkinvite.Uncertain}
+		return []clerkinvite.Outcome{clerkinvite.OutcomeUncertain}
 	case status == 401, status == 409, status == 429, !mayRefuse(body):
-		return []clerkinvite.Outcome{clerkinvite.Fault}
+		return []clerkinvite.Outcome{clerkinvite.OutcomeFault}
 	}
-	return []clerkinvite.Outcome{clerkinvite.Fault, clerkinvite.Refused}
+	return []clerkinvite.Outcome{clerkinvite.OutcomeFault, clerkinvite.OutcomeRefused}
 }
 
 // mayRefuse reports whether a body may be about one person: it is a Clerk error that is not

@@ -137,8 +137,8 @@ type method struct {
 var creates = []method{
 	createOne("CreateInvitation", anInv, clerkinvite.InvitationRequest{Email: email}),
 	createTwo("CreateInvitations", "["+anInv+"]", clerkinvite.InvitationRequest{Email: email}),
-	createOne("CreateInvitation into an organization", orgInv, clerkinvite.InvitationRequest{Email: email, Organization: "org_1", Role: "org:member"}),
-	createTwo("CreateInvitations into an organization", `{"data":[`+orgInv+`],"total_count":1}`, clerkinvite.InvitationRequest{Email: email, Organization: "org_1", Role: "org:member"}),
+	createOne("CreateInvitation into an organization", orgInv, clerkinvite.InvitationRequest{Email: email, OrganizationID: "org_1", Role: "org:member"}),
+	createTwo("CreateInvitations into an organization", `{"data":[`+orgInv+`],"total_count":1}`, clerkinvite.InvitationRequest{Email: email, OrganizationID: "org_1", Role: "org:member"}),
 }
 
 var revoke = revokeMethod("RevokeInvitation", anInv, clerkinvite.RevokeRequest{ID: "inv_1"})
@@ -146,13 +146,13 @@ var revoke = revokeMethod("RevokeInvitation", anInv, clerkinvite.RevokeRequest{I
 // changes are the methods that are sent once.
 var changes = append(slices.Clone(creates),
 	revoke,
-	revokeMethod("RevokeInvitation into an organization", orgInv, clerkinvite.RevokeRequest{ID: "orginv_1", Organization: "org_1"}),
+	revokeMethod("RevokeInvitation into an organization", orgInv, clerkinvite.RevokeRequest{ID: "orginv_1", OrganizationID: "org_1"}),
 	method{"AddMember", false, membership, func(ctx context.Context, c *clerkapi.Client) (any, error) {
-		err := c.AddMember(ctx, clerkinvite.Membership{Organization: "org_1", UserID: "user_1", Role: "org:member"})
+		err := c.AddMember(ctx, clerkinvite.Membership{OrganizationID: "org_1", UserID: "user_1", Role: "org:member"})
 		return orNil("added", err != nil), err
 	}},
 	method{"RemoveMember", false, membership, func(ctx context.Context, c *clerkapi.Client) (any, error) {
-		err := c.RemoveMember(ctx, clerkinvite.Membership{Organization: "org_1", UserID: "user_1"})
+		err := c.RemoveMember(ctx, clerkinvite.Membership{OrganizationID: "org_1", UserID: "user_1"})
 		return orNil("removed", err != nil), err
 	}},
 )
@@ -164,10 +164,10 @@ var lookUps = []method{
 		return orNil(v, v == nil), err
 	}},
 	listMethod("ListInvitations", anInv, clerkinvite.InvitationQuery{Query: email}),
-	listMethod("ListInvitations into an organization", orgInv, clerkinvite.InvitationQuery{Query: email, Organization: "org_1"}),
+	listMethod("ListInvitations into an organization", orgInv, clerkinvite.InvitationQuery{Query: email, OrganizationID: "org_1"}),
 	listMethod("ListInvitations into all organizations", orgInv, clerkinvite.InvitationQuery{Query: email, AllOrganizations: true}),
 	{"FindMemberships", true, `{"data":[` + membership + `],"total_count":1}`, func(ctx context.Context, c *clerkapi.Client) (any, error) {
-		v, err := c.FindMemberships(ctx, clerkinvite.MembershipQuery{Organization: "org_1", UserIDs: []string{"user_1", "user_2"}})
+		v, err := c.FindMemberships(ctx, clerkinvite.MembershipQuery{OrganizationID: "org_1", UserIDs: []string{"user_1", "user_2"}})
 		return orNil(v, v == nil), err
 	}},
 	{"OrganizationRoles", true, `{"data":[{"object":"role","key":"org:admin"}],"total_count":1}`, func(ctx context.Context, c *clerkapi.Client) (any, error) {

@@ -18,7 +18,7 @@ import (
 )
 
 // CreateInvitation implements [clerkinvite.ClerkAPI] with one POST /invitations, or
-// POST /organizations/{id}/invitations if r has an Organization.
+// POST /organizations/{id}/invitations if r has an OrganizationID.
 //
 // Errors: *[clerkinvite.InvalidParamsError] before any request; *[clerkinvite.APIError] after a
 // failed one, which matches ctx's error under errors.Is if ctx has ended.
@@ -28,13 +28,13 @@ func (c *Client) CreateInvitation(ctx context.Context, r clerkinvite.InvitationR
 	if err := clerkcheck.CreateInvitation(r); err != nil {
 		return nil, err
 	}
-	req := clerk.NewAPIRequest(http.MethodPost, invitationsPath(r.Organization))
+	req := clerk.NewAPIRequest(http.MethodPost, invitationsPath(r.OrganizationID))
 	req.SetParams(newCreateParams(r))
-	return c.changeOne(ctx, req, r.Organization)
+	return c.changeOne(ctx, req, r.OrganizationID)
 }
 
 // CreateInvitations implements [clerkinvite.ClerkAPI] with one POST /invitations/bulk, or
-// POST /organizations/{id}/invitations/bulk. All of rs must have the same Organization. The
+// POST /organizations/{id}/invitations/bulk. All of rs must have the same OrganizationID. The
 // response can have fewer invitations than the request, but at least one.
 //
 // Errors: *[clerkinvite.InvalidParamsError] before any request; *[clerkinvite.APIError] after a
@@ -45,7 +45,7 @@ func (c *Client) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitat
 	if err := clerkcheck.CreateInvitations(rs); err != nil {
 		return nil, err
 	}
-	organization := rs[0].Organization
+	organization := rs[0].OrganizationID
 	params := &bulkParams{}
 	for _, r := range rs {
 		params.invitations = append(params.invitations, newCreateParams(r))
@@ -82,7 +82,7 @@ func (c *Client) ListInvitations(ctx context.Context, q clerkinvite.InvitationQu
 	var page []clerkinvite.Invitation
 	err := c.lookUp(ctx, func() error {
 		return c.call(ctx, c.lookup, req, func(body []byte) (err error) {
-			page, err = readInvitations(body, q.Organization)
+			page, err = readInvitations(body, q.OrganizationID)
 			return err
 		})
 	})
@@ -112,8 +112,8 @@ func newListRequest(q clerkinvite.InvitationQuery) *clerk.APIRequest {
 	var path string
 	var params clerk.Params
 	switch {
-	case q.Organization != "":
-		path = invitationsPath(q.Organization)
+	case q.OrganizationID != "":
+		path = invitationsPath(q.OrganizationID)
 		params = &organizationinvitation.ListParams{ListParams: page, OrderBy: order, EmailAddress: query, Statuses: &statuses}
 	case q.AllOrganizations:
 		path = "/organization_invitations"
@@ -128,7 +128,7 @@ func newListRequest(q clerkinvite.InvitationQuery) *clerk.APIRequest {
 }
 
 // RevokeInvitation implements [clerkinvite.ClerkAPI] with one POST /invitations/{id}/revoke, or
-// POST /organizations/{id}/invitations/{id}/revoke if r has an Organization.
+// POST /organizations/{id}/invitations/{id}/revoke if r has an OrganizationID.
 //
 // Errors: *[clerkinvite.InvalidParamsError] before any request; *[clerkinvite.APIError] after a
 // failed one, which matches ctx's error under errors.Is if ctx has ended.
@@ -137,11 +137,11 @@ func (c *Client) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeReque
 	if err := clerkcheck.RevokeInvitation(r); err != nil { // the SDK does not escape IDs, so "x/../y" would reach another endpoint
 		return nil, err
 	}
-	req := clerk.NewAPIRequest(http.MethodPost, invitationsPath(r.Organization)+"/"+r.ID+"/revoke")
-	if r.Organization != "" {
+	req := clerk.NewAPIRequest(http.MethodPost, invitationsPath(r.OrganizationID)+"/"+r.ID+"/revoke")
+	if r.OrganizationID != "" {
 		req.SetParams(&clerk.APIParams{}) // {}, because Clerk documents an object
 	}
-	return c.changeOne(ctx, req, r.Organization)
+	return c.changeOne(ctx, req, r.OrganizationID)
 }
 
 // changeOne makes a create or a revoke whose response is one invitation.
@@ -203,7 +203,7 @@ func newCreateParams(r clerkinvite.InvitationRequest) *createParams {
 	if r.SkipEmail {
 		p.Notify = clerk.Bool(false)
 	}
-	if r.Organization == "" {
+	if r.OrganizationID == "" {
 		p.IgnoreExisting = &r.IgnoreExisting
 	}
 	return p
@@ -214,8 +214,8 @@ func newCreateParams(r clerkinvite.InvitationRequest) *createParams {
 func readInvitation(o wire.Object, organization string) clerkinvite.Invitation {
 	inv := clerkinvite.Invitation{
 		ID: o.ID("id"), Email: o.Text("email_address"), Status: o.Text("status"), URL: clerkinvite.NewSecret(o.Text("url")),
-		CreatedAt:    o.Time("created_at"),
-		Organization: cmp.Or(o.ID("organization_id"), o.Object("public_organization_data").ID("id"), organization),
+		CreatedAt:      o.Time("created_at"),
+		OrganizationID: cmp.Or(o.ID("organization_id"), o.Object("public_organization_data").ID("id"), organization),
 	}
 	if o.Bool("revoked") {
 		inv.Status = clerkinvite.InvitationRevoked

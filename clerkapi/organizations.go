@@ -32,14 +32,14 @@ func (c *Client) FindMemberships(ctx context.Context, q clerkinvite.MembershipQu
 	}
 	var found []clerkinvite.Membership
 	for _, part := range splitForURL(q.UserIDs) {
-		req := clerk.NewAPIRequest(http.MethodGet, membershipsPath(q.Organization))
+		req := clerk.NewAPIRequest(http.MethodGet, membershipsPath(q.OrganizationID))
 		params := &organizationmembership.ListParams{UserIDs: part}
 		params.Limit = clerk.Int64(maxPage)
 		req.SetParams(params)
 		var page []clerkinvite.Membership
 		err := c.lookUp(ctx, func() error {
 			return c.call(ctx, c.lookup, req, func(body []byte) (err error) {
-				page, err = readMemberships(body, q.Organization)
+				page, err = readMemberships(body, q.OrganizationID)
 				return err
 			})
 		})
@@ -121,11 +121,11 @@ func (c *Client) OrganizationRoles(ctx context.Context) ([]string, error) {
 // changeMembership makes a request about a validated membership, whose response is the membership. The
 // schema does not require that the response names the user.
 func (c *Client) changeMembership(ctx context.Context, m clerkinvite.Membership, method, path string, params clerk.Params) error {
-	req := clerk.NewAPIRequest(method, membershipsPath(m.Organization)+path)
+	req := clerk.NewAPIRequest(method, membershipsPath(m.OrganizationID)+path)
 	req.SetParams(params)
 	return c.call(ctx, c.create, req, func(body []byte) error {
 		got := readMembership(wire.Parse(body))
-		if got.Organization != m.Organization || got.UserID != "" && got.UserID != m.UserID {
+		if got.OrganizationID != m.OrganizationID || got.UserID != "" && got.UserID != m.UserID {
 			return errors.New("it is not the membership of this user")
 		}
 		return nil
@@ -146,7 +146,7 @@ func readMemberships(body []byte, organization string) ([]clerkinvite.Membership
 	}
 	var list []clerkinvite.Membership
 	for _, item := range items {
-		if m := readMembership(wire.Parse(item)); m.UserID != "" && m.Organization == organization {
+		if m := readMembership(wire.Parse(item)); m.UserID != "" && m.OrganizationID == organization {
 			list = append(list, m)
 		}
 	}
@@ -158,7 +158,7 @@ func readMemberships(body []byte, organization string) ([]clerkinvite.Membership
 
 func readMembership(o wire.Object) clerkinvite.Membership {
 	return clerkinvite.Membership{
-		Organization: o.Object("organization").ID("id"), UserID: o.Object("public_user_data").ID("user_id"), Role: o.Text("role"),
+		OrganizationID: o.Object("organization").ID("id"), UserID: o.Object("public_user_data").ID("user_id"), Role: o.Text("role"),
 		CreatedAt: o.Time("created_at"),
 	}
 }

@@ -26,21 +26,21 @@ func TestOrganizationOfAnInvitation(t *testing.T) {
 		`{"id":"i","public_organization_data":true}`: {"org_1", "", ""},
 	} {
 		one, list := answer(t, 200, body), answer(t, 200, "["+body+"]")
-		for i, q := range []clerkinvite.InvitationQuery{{Organization: "org_1"}, {AllOrganizations: true}, {}} {
+		for i, q := range []clerkinvite.InvitationQuery{{OrganizationID: "org_1"}, {AllOrganizations: true}, {}} {
 			page, err := newClient(t, list.URL, clerkapi.Options{}).ListInvitations(t.Context(), q)
 			require.NoError(t, err)
-			require.Equal(t, []clerkinvite.Invitation{{ID: "i", Organization: want[i]}}, page, body)
+			require.Equal(t, []clerkinvite.Invitation{{ID: "i", OrganizationID: want[i]}}, page, body)
 		}
-		r := clerkinvite.InvitationRequest{Email: email, Organization: "org_1", Role: "org:member"}
+		r := clerkinvite.InvitationRequest{Email: email, OrganizationID: "org_1", Role: "org:member"}
 		created, err := newClient(t, list.URL, clerkapi.Options{}).CreateInvitations(t.Context(), []clerkinvite.InvitationRequest{r})
 		require.NoError(t, err)
-		require.Equal(t, want[0], created[0].Organization)
+		require.Equal(t, want[0], created[0].OrganizationID)
 		inv, err := newClient(t, one.URL, clerkapi.Options{}).CreateInvitation(t.Context(), r)
 		require.NoError(t, err)
-		require.Equal(t, want[0], inv.Organization)
-		inv, err = newClient(t, one.URL, clerkapi.Options{}).RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: "i", Organization: "org_1"})
+		require.Equal(t, want[0], inv.OrganizationID)
+		inv, err = newClient(t, one.URL, clerkapi.Options{}).RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: "i", OrganizationID: "org_1"})
 		require.NoError(t, err)
-		require.Equal(t, want[0], inv.Organization)
+		require.Equal(t, want[0], inv.OrganizationID)
 	}
 }
 
@@ -51,8 +51,8 @@ func member(organization, user string) string {
 
 func TestFindMembershipsResponse(t *testing.T) {
 	t.Parallel()
-	one := clerkinvite.Membership{Organization: "org_1", UserID: "user_1", Role: "org:admin"}
-	two := clerkinvite.Membership{Organization: "org_1", UserID: "user_2", Role: "org:admin"}
+	one := clerkinvite.Membership{OrganizationID: "org_1", UserID: "user_1", Role: "org:admin"}
+	two := clerkinvite.Membership{OrganizationID: "org_1", UserID: "user_2", Role: "org:admin"}
 	good := member("org_1", "user_1")
 	for name, tc := range map[string]struct {
 		items string
@@ -69,7 +69,7 @@ func TestFindMembershipsResponse(t *testing.T) {
 		"only another organization": {items: member("org_2", "user_2"), fails: true},
 		"odd ones":                  {items: `null,7,{},[],{"organization":7,"public_user_data":7},{"organization":{"id":"org_1"}},` + good, want: []clerkinvite.Membership{one}},
 		"only odd ones":             {items: `{"organization":{"id":"org_1"},"public_user_data":{"user_id":7}}`, fails: true},
-		"role a number":             {items: strings.Replace(good, `"org:admin"`, "7", 1), want: []clerkinvite.Membership{{Organization: "org_1", UserID: "user_1"}}},
+		"role a number":             {items: strings.Replace(good, `"org:admin"`, "7", 1), want: []clerkinvite.Membership{{OrganizationID: "org_1", UserID: "user_1"}}},
 		"a full page":               {items: strings.Repeat(member("org_1", "user_3")+",", 499) + good, fails: true},
 		"a page that is not full":   {items: strings.Repeat(member("org_1", "user_3")+",", 498) + good, want: []clerkinvite.Membership{one}},
 	} {
@@ -77,7 +77,7 @@ func TestFindMembershipsResponse(t *testing.T) {
 			t.Parallel()
 			for _, body := range []string{"[" + tc.items + "]", `{"data":[` + tc.items + `],"total_count":1}`} {
 				f := answer(t, 200, body)
-				got, err := newClient(t, f.URL, clerkapi.Options{}).FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: "org_1", UserIDs: []string{"user_1", "user_2"}})
+				got, err := newClient(t, f.URL, clerkapi.Options{}).FindMemberships(t.Context(), clerkinvite.MembershipQuery{OrganizationID: "org_1", UserIDs: []string{"user_1", "user_2"}})
 				require.Equal(t, tc.want, got)
 				require.Len(t, f.requests(), 1)
 				if tc.fails {
@@ -108,7 +108,7 @@ func TestFindMembershipsKeepsURLsShort(t *testing.T) {
 		}
 		reply(w, 200, `{"data":[`+strings.Join(members, ",")+`]}`)
 	})
-	found, err := newClient(t, f.URL, clerkapi.Options{}).FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: "org_1", UserIDs: ids})
+	found, err := newClient(t, f.URL, clerkapi.Options{}).FindMemberships(t.Context(), clerkinvite.MembershipQuery{OrganizationID: "org_1", UserIDs: ids})
 	require.NoError(t, err)
 	require.Len(t, found, 100)
 	require.Equal(t, ids, requested)
@@ -141,12 +141,12 @@ func TestOrganizationRoles(t *testing.T) {
 
 func TestMembershipChanges(t *testing.T) {
 	t.Parallel()
-	m := clerkinvite.Membership{Organization: "org_1", UserID: "user_1", Role: "org:admin"}
+	m := clerkinvite.Membership{OrganizationID: "org_1", UserID: "user_1", Role: "org:admin"}
 	for _, body := range []string{member("org_1", "user_1"), `{"organization":{"id":"org_1"}}`, `{"organization":{"id":"org_1"},"public_user_data":null}`} {
 		f := answer(t, 200, body)
 		c := newClient(t, f.URL, clerkapi.Options{})
 		require.NoError(t, c.AddMember(t.Context(), m))
-		require.NoError(t, c.RemoveMember(t.Context(), clerkinvite.Membership{Organization: "org_1", UserID: "user_1"}))
+		require.NoError(t, c.RemoveMember(t.Context(), clerkinvite.Membership{OrganizationID: "org_1", UserID: "user_1"}))
 		got := f.requests()
 		require.Equal(t, http.MethodPost, got[0].Method)
 		require.Equal(t, "/v1/organizations/org_1/memberships", got[0].RequestURI)
@@ -174,6 +174,6 @@ func TestMembershipChanges(t *testing.T) {
 		}
 	}
 	var invalid *clerkinvite.InvalidParamsError
-	require.ErrorAs(t, newClient(t, "http://clerk.test", clerkapi.Options{}).AddMember(t.Context(), clerkinvite.Membership{Organization: "org_1", UserID: "user_1"}), &invalid)
+	require.ErrorAs(t, newClient(t, "http://clerk.test", clerkapi.Options{}).AddMember(t.Context(), clerkinvite.Membership{OrganizationID: "org_1", UserID: "user_1"}), &invalid)
 	require.Equal(t, "Role", invalid.Field)
 }

@@ -444,34 +444,34 @@ func TestTrap11IDsAreValidated(t *testing.T) {
 		require.ErrorAs(t, err, &invalid, "%q", id)
 		require.Equal(t, "IDs", invalid.Field)
 
-		_, err = c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: id, Organization: "org_1"})
+		_, err = c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: id, OrganizationID: "org_1"})
 		require.ErrorAs(t, err, &invalid, "%q", id)
 		require.Equal(t, "ID", invalid.Field)
-		_, err = c.FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: "org_1", UserIDs: []string{"user_1", id}})
+		_, err = c.FindMemberships(t.Context(), clerkinvite.MembershipQuery{OrganizationID: "org_1", UserIDs: []string{"user_1", id}})
 		require.ErrorAs(t, err, &invalid, "%q", id)
 		require.Equal(t, "UserIDs", invalid.Field)
 		for _, change := range []func(context.Context, clerkinvite.Membership) error{c.AddMember, c.RemoveMember} {
-			require.ErrorAs(t, change(t.Context(), clerkinvite.Membership{Organization: "org_1", UserID: id, Role: "r"}), &invalid, "%q", id)
+			require.ErrorAs(t, change(t.Context(), clerkinvite.Membership{OrganizationID: "org_1", UserID: id, Role: "r"}), &invalid, "%q", id)
 			require.Equal(t, "UserID", invalid.Field)
-			require.ErrorAs(t, change(t.Context(), clerkinvite.Membership{Organization: id, UserID: "user_1", Role: "r"}), &invalid, "%q", id)
-			require.Equal(t, "Organization", invalid.Field)
+			require.ErrorAs(t, change(t.Context(), clerkinvite.Membership{OrganizationID: id, UserID: "user_1", Role: "r"}), &invalid, "%q", id)
+			require.Equal(t, "OrganizationID", invalid.Field)
 		}
-		_, err = c.FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: id, UserIDs: []string{"user_1"}})
+		_, err = c.FindMemberships(t.Context(), clerkinvite.MembershipQuery{OrganizationID: id, UserIDs: []string{"user_1"}})
 		require.ErrorAs(t, err, &invalid, "%q", id)
-		require.Equal(t, "Organization", invalid.Field)
+		require.Equal(t, "OrganizationID", invalid.Field)
 		if id == "" { // the application
 			continue
 		}
-		r := clerkinvite.InvitationRequest{Email: email, Organization: id, Role: "r"}
-		byInviter := clerkinvite.InvitationRequest{Email: email, Organization: "org_1", Role: "r", Inviter: id}
+		r := clerkinvite.InvitationRequest{Email: email, OrganizationID: id, Role: "r"}
+		byInviter := clerkinvite.InvitationRequest{Email: email, OrganizationID: "org_1", Role: "r", Inviter: id}
 		for _, call := range []struct {
 			field string
 			err   error
 		}{
-			{"Organization", errorOf(c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: "orginv_1", Organization: id}))},
-			{"Organization", errorOf(c.ListInvitations(t.Context(), clerkinvite.InvitationQuery{Organization: id}))},
-			{"Organization", errorOf(c.CreateInvitation(t.Context(), r))},
-			{"Organization", errorOf(c.CreateInvitations(t.Context(), []clerkinvite.InvitationRequest{r}))},
+			{"OrganizationID", errorOf(c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: "orginv_1", OrganizationID: id}))},
+			{"OrganizationID", errorOf(c.ListInvitations(t.Context(), clerkinvite.InvitationQuery{OrganizationID: id}))},
+			{"OrganizationID", errorOf(c.CreateInvitation(t.Context(), r))},
+			{"OrganizationID", errorOf(c.CreateInvitations(t.Context(), []clerkinvite.InvitationRequest{r}))},
 			{"Inviter", errorOf(c.CreateInvitation(t.Context(), byInviter))},
 			{"Inviter", errorOf(c.CreateInvitations(t.Context(), []clerkinvite.InvitationRequest{byInviter}))},
 		} {
@@ -531,7 +531,7 @@ func TestTrap14EachLookUpIsOneRequest(t *testing.T) {
 	require.NoError(t, err)
 	_, err = c.FindUsers(t.Context(), clerkinvite.UserQuery{IDs: ids})
 	require.NoError(t, err)
-	_, err = c.FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: "org_1", UserIDs: ids})
+	_, err = c.FindMemberships(t.Context(), clerkinvite.MembershipQuery{OrganizationID: "org_1", UserIDs: ids})
 	require.NoError(t, err)
 	got := f.requests()
 	require.Len(t, got, 3)
@@ -564,7 +564,7 @@ func TestTrap15EmptyValueNeverListsAllUsers(t *testing.T) {
 	}
 	for _, ids := range [][]string{nil, {}, {""}, {"user_1", ""}, make([]string, 101)} {
 		var invalid *clerkinvite.InvalidParamsError
-		_, err := c.FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: "org_1", UserIDs: ids})
+		_, err := c.FindMemberships(t.Context(), clerkinvite.MembershipQuery{OrganizationID: "org_1", UserIDs: ids})
 		require.ErrorAs(t, err, &invalid)
 		require.Equal(t, "UserIDs", invalid.Field)
 	}
@@ -577,9 +577,9 @@ func TestTrap16InvitationsIntoOrganizations(t *testing.T) {
 	full := clerkinvite.InvitationRequest{
 		Email: email, RedirectURL: "https://app.example.com/accept?a=1&b=<2>", ExpiresInDays: 7, SkipEmail: true,
 		PublicMetadata: []byte(` {"clerkinvite": {"id": "x", "send": 1}, "big": 12345678901234567890} `),
-		Organization:   "org_1", Role: "org:admin", Inviter: "user_1",
+		OrganizationID: "org_1", Role: "org:admin", Inviter: "user_1",
 	}
-	least := clerkinvite.InvitationRequest{Email: "b@example.com", Organization: "org_1", Role: "org:member"}
+	least := clerkinvite.InvitationRequest{Email: "b@example.com", OrganizationID: "org_1", Role: "org:member"}
 	const fullJSON = `{"email_address":"` + email + `","redirect_url":"https://app.example.com/accept?a=1&b=<2>","expires_in_days":7,"notify":false,
 		"public_metadata":{"clerkinvite":{"id":"x","send":1},"big":12345678901234567890},"role":"org:admin","inviter_user_id":"user_1"}`
 	const leastJSON = `{"email_address":"b@example.com","role":"org:member"}`
@@ -589,7 +589,7 @@ func TestTrap16InvitationsIntoOrganizations(t *testing.T) {
 		_, err := c.CreateInvitation(t.Context(), r)
 		require.NoError(t, err)
 	}
-	_, err := c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: "orginv_1", Organization: "org_1"})
+	_, err := c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: "orginv_1", OrganizationID: "org_1"})
 	require.NoError(t, err)
 	got := f.requests()
 	f = answer(t, 200, `{"data":[`+orgInv+`],"total_count":1}`)
@@ -634,12 +634,12 @@ func TestTrap16InvitationsIntoOrganizations(t *testing.T) {
 		require.ErrorAs(t, err, &invalid)
 		require.Equal(t, tc.field, invalid.Field)
 	}
-	for _, other := range []clerkinvite.InvitationRequest{{Email: "c@example.com"}, {Email: "c@example.com", Organization: "org_2", Role: "org:member"}} {
+	for _, other := range []clerkinvite.InvitationRequest{{Email: "c@example.com"}, {Email: "c@example.com", OrganizationID: "org_2", Role: "org:member"}} {
 		for _, rs := range [][]clerkinvite.InvitationRequest{{full, other}, {other, full}} {
 			var invalid *clerkinvite.InvalidParamsError
 			_, err := c.CreateInvitations(t.Context(), rs)
 			require.ErrorAs(t, err, &invalid, "one request has one organization")
-			require.Equal(t, "Organization", invalid.Field)
+			require.Equal(t, "OrganizationID", invalid.Field)
 		}
 	}
 	require.Len(t, f.requests(), n)
@@ -700,7 +700,7 @@ func TestTrap19InvalidMetadataIsNotSent(t *testing.T) {
 	for _, meta := range []string{"", " ", "{", `{"a":}`, "null", "[]", `"x"`, "1", "{}{}"} {
 		for _, r := range []clerkinvite.InvitationRequest{
 			{Email: email, PublicMetadata: []byte(meta)},
-			{Email: email, PublicMetadata: []byte(meta), Organization: "org_1", Role: "org:member"},
+			{Email: email, PublicMetadata: []byte(meta), OrganizationID: "org_1", Role: "org:member"},
 		} {
 			var invalid *clerkinvite.InvalidParamsError
 			_, err := c.CreateInvitation(t.Context(), r)

@@ -345,7 +345,7 @@ func TestFakePrintsNothingPrivate(t *testing.T) {
 		c, w, c.SentMail(), c.SentMail()[0],
 		clerkinvitetest.UserSpec{ID: "user_1", Emails: []clerkinvitetest.EmailSpec{{Address: ada}}},
 		clerkinvitetest.EmailSpec{Address: ada},
-		clerkinvitetest.OrganizationOptions{Roles: []string{"private"}},
+		clerkinvitetest.OrganizationSpec{Roles: []string{"private"}},
 		clerkinvitetest.Fault{Email: ada, Message: "private", Meta: map[string]any{"a": ada}},
 	}
 	for _, v := range values {

@@ -158,7 +158,7 @@ func (c *Clerk) ListInvitations(ctx context.Context, q clerkinvite.InvitationQue
 	}
 	p := listParams{
 		status: q.Status, query: q.Query, orderBy: "+created_at", limit: q.Limit, offset: q.Offset,
-		organization: q.Organization, allOrganizations: q.AllOrganizations,
+		organization: q.OrganizationID, allOrganizations: q.AllOrganizations,
 	}
 	if q.NewestFirst {
 		p.orderBy = "-created_at"
@@ -205,8 +205,8 @@ func (c *Clerk) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeReques
 	if err := clerkcheck.RevokeInvitation(r); err != nil {
 		return nil, err
 	}
-	if r.Organization != "" {
-		return one(c.call(ctx, c.organizationRevokeRequest(r.Organization, r.ID, "")))
+	if r.OrganizationID != "" {
+		return one(c.call(ctx, c.organizationRevokeRequest(r.OrganizationID, r.ID, "")))
 	}
 	return one(c.call(ctx, c.revokeRequest(r.ID)))
 }
@@ -228,7 +228,7 @@ func (c *Clerk) FindMemberships(ctx context.Context, q clerkinvite.MembershipQue
 	if err := clerkcheck.FindMemberships(q); err != nil {
 		return nil, err
 	}
-	a, err := c.call(ctx, c.membershipsRequest(q.Organization, memberListParams{userIDs: q.UserIDs, orderBy: "-created_at", limit: maxPage}))
+	a, err := c.call(ctx, c.membershipsRequest(q.OrganizationID, memberListParams{userIDs: q.UserIDs, orderBy: "-created_at", limit: maxPage}))
 	if err != nil {
 		return nil, err
 	}
@@ -251,7 +251,7 @@ func (c *Clerk) AddMember(ctx context.Context, m clerkinvite.Membership) error {
 	if err := clerkcheck.AddMember(m); err != nil {
 		return err
 	}
-	_, err := c.call(ctx, c.addMemberRequest(m.Organization, memberParams{
+	_, err := c.call(ctx, c.addMemberRequest(m.OrganizationID, memberParams{
 		userID: m.UserID, role: m.Role, metadata: json.RawMessage("{}"), privateMetadata: json.RawMessage("{}"),
 	}))
 	return err
@@ -266,7 +266,7 @@ func (c *Clerk) RemoveMember(ctx context.Context, m clerkinvite.Membership) erro
 	if err := clerkcheck.RemoveMember(m); err != nil {
 		return err
 	}
-	_, err := c.call(ctx, c.removeMemberRequest(m.Organization, m.UserID))
+	_, err := c.call(ctx, c.removeMemberRequest(m.OrganizationID, m.UserID))
 	return err
 }
 
@@ -361,7 +361,7 @@ func paramsOf(r clerkinvite.InvitationRequest) createParams {
 	p := createParams{
 		email: r.Email, redirectURL: r.RedirectURL, template: r.Template, days: r.ExpiresInDays,
 		notify: !r.SkipEmail, ignoreExisting: r.IgnoreExisting, metadata: json.RawMessage("{}"),
-		organization: r.Organization, role: r.Role, inviter: r.Inviter, privateMetadata: json.RawMessage("{}"),
+		organization: r.OrganizationID, role: r.Role, inviter: r.Inviter, privateMetadata: json.RawMessage("{}"),
 	}
 	if r.PublicMetadata != nil {
 		p.metadata, _ = object(r.PublicMetadata)

@@ -68,7 +68,7 @@ func ExampleClerk() {
 func ExampleClerk_AddOrganization() {
 	ctx := context.Background()
 	clerk := clerkinvitetest.NewClerk()
-	clerk.AddOrganization("org_acme", clerkinvitetest.OrganizationOptions{MaxMembers: 5})
+	clerk.AddOrganization("org_acme", clerkinvitetest.OrganizationSpec{MaxMembers: 5})
 	svc, _ := clerkinvite.New(clerkinvite.Config{API: clerk, Organizations: clerk, Store: clerkinvitetest.NewMemoryStore()})
 	verifier, _ := clerkinvite.NewWebhookVerifier(clerkinvite.WebhookConfig{Secrets: []clerkinvite.Secret{clerkinvite.NewSecret(clerkinvitetest.WebhookSecret)}})
 	webhooks := svc.WebhookHandler(verifier)

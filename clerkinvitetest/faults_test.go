@@ -40,22 +40,22 @@ var calls = map[clerkinvitetest.Call]func(ctx context.Context, api clerkinvite.C
 		return api.CreateInvitations(ctx, []clerkinvite.InvitationRequest{into(acme, "new@example.com"), into(acme, "other@example.com")})
 	},
 	clerkinvitetest.CallOrganizationList: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
-		return api.ListInvitations(ctx, clerkinvite.InvitationQuery{Organization: acme})
+		return api.ListInvitations(ctx, clerkinvite.InvitationQuery{OrganizationID: acme})
 	},
 	clerkinvitetest.CallOrganizationListAll: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
 		return api.ListInvitations(ctx, clerkinvite.InvitationQuery{AllOrganizations: true})
 	},
 	clerkinvitetest.CallOrganizationRevoke: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
-		return api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{ID: "orginv_000001", Organization: acme})
+		return api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{ID: "orginv_000001", OrganizationID: acme})
 	},
 	clerkinvitetest.CallMemberships: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
-		return api.(clerkinvite.OrganizationAPI).FindMemberships(ctx, clerkinvite.MembershipQuery{Organization: acme, UserIDs: []string{"user_000001"}})
+		return api.(clerkinvite.OrganizationAPI).FindMemberships(ctx, clerkinvite.MembershipQuery{OrganizationID: acme, UserIDs: []string{"user_000001"}})
 	},
 	clerkinvitetest.CallAddMember: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
-		return nil, api.(clerkinvite.OrganizationAPI).AddMember(ctx, clerkinvite.Membership{Organization: acme, UserID: "user_000002", Role: "org:member"})
+		return nil, api.(clerkinvite.OrganizationAPI).AddMember(ctx, clerkinvite.Membership{OrganizationID: acme, UserID: "user_000002", Role: "org:member"})
 	},
 	clerkinvitetest.CallRemoveMember: func(ctx context.Context, api clerkinvite.ClerkAPI) (any, error) {
-		return nil, api.(clerkinvite.OrganizationAPI).RemoveMember(ctx, clerkinvite.Membership{Organization: acme, UserID: "user_000003"})
+		return nil, api.(clerkinvite.OrganizationAPI).RemoveMember(ctx, clerkinvite.Membership{OrganizationID: acme, UserID: "user_000003"})
 	},
 }
 
@@ -96,7 +96,7 @@ func TestFaultsAreTheSameThroughTheRealAdapter(t *testing.T) {
 					t.Parallel()
 					fail := func(api clerkinvite.ClerkAPI, c *clerkinvitetest.Clerk) *clerkinvite.APIError {
 						mustCreate(t, c, ada)
-						addAcme(c, clerkinvitetest.OrganizationOptions{})
+						addAcme(c, clerkinvitetest.OrganizationSpec{})
 						c.AddVerifiedUser("user@example.com")
 						c.JoinOrganization(acme, c.AddVerifiedUser("member@example.com").ID, "org:member")
 						mustInvite(t, c, ada)

@@ -63,7 +63,7 @@ func TestHandlerBulkIsABareArray(t *testing.T) {
 func TestHandlerRejectsInvalidRequests(t *testing.T) {
 	t.Parallel()
 	c, _ := newClerk()
-	c.AddOrganization(acme, clerkinvitetest.OrganizationOptions{})
+	c.AddOrganization(acme, clerkinvitetest.OrganizationSpec{})
 	root := serve(t, c) + "/v1/"
 	item := func(more string) string { return `{"email_address":"ada@example.com"` + more + `}` }
 	large := `,"public_metadata":{"a":"` + strings.Repeat("x", 8<<10) + `"}`

@@ -71,8 +71,8 @@ func TestHost_Mock(t *testing.T) {
 	}{
 		"invited":   {&clerkinvite.Member{Status: clerkinvite.StatusPending}, nil, 200},
 		"duplicate": {nil, &clerkinvite.DuplicateEmailError{Ref: ref, Member: &clerkinvite.Member{Status: clerkinvite.StatusActive}}, 409},
-		"refused":   {nil, &clerkinvite.ClerkInvitationError{Op: "create invitation", Outcome: clerkinvite.Refused}, 422},
-		"down":      {nil, &clerkinvite.ClerkInvitationError{Op: "create invitation", Outcome: clerkinvite.Uncertain}, 502},
+		"refused":   {nil, &clerkinvite.ClerkInvitationError{Op: "create invitation", Outcome: clerkinvite.OutcomeRefused}, 422},
+		"down":      {nil, &clerkinvite.ClerkInvitationError{Op: "create invitation", Outcome: clerkinvite.OutcomeUncertain}, 502},
 		"database":  {nil, context.DeadlineExceeded, 500},
 	} {
 		t.Run(name, func(t *testing.T) {

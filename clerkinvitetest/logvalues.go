@@ -36,12 +36,12 @@ func (s UserSpec) LogValue() slog.Value {
 func (s UserSpec) Format(f fmt.State, verb rune) { scrub.Format(f, verb, s) }
 
 // LogValue implements slog.LogValuer: the maximum of members and the number of roles.
-func (o OrganizationOptions) LogValue() slog.Value {
+func (o OrganizationSpec) LogValue() slog.Value {
 	return slog.GroupValue(slog.Int("max_members", o.MaxMembers), slog.Int("roles", len(o.Roles)))
 }
 
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
-func (o OrganizationOptions) Format(f fmt.State, verb rune) { scrub.Format(f, verb, o) }
+func (o OrganizationSpec) Format(f fmt.State, verb rune) { scrub.Format(f, verb, o) }
 
 // LogValue implements slog.LogValuer: the switches.
 func (e EmailSpec) LogValue() slog.Value {

@@ -19,8 +19,8 @@ const (
 	memberRole = "org:member"
 )
 
-// OrganizationOptions describe an organization to add.
-type OrganizationOptions struct {
+// OrganizationSpec describes an organization to add.
+type OrganizationSpec struct {
 	MaxMembers int      // members and pending invitations together; 0 means unlimited
 	Roles      []string // keys of its roles; nil means org:admin and org:member
 }
@@ -55,7 +55,7 @@ type membershipRecord struct {
 }
 
 // AddOrganization adds an organization without members. It panics if the ID exists.
-func (c *Clerk) AddOrganization(id string, o OrganizationOptions) {
+func (c *Clerk) AddOrganization(id string, o OrganizationSpec) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.organizations[id] != nil {
@@ -107,7 +107,7 @@ func (c *Clerk) Members(organization string) []clerkinvite.Membership {
 	}
 	var out []clerkinvite.Membership
 	for _, m := range o.current() {
-		out = append(out, clerkinvite.Membership{Organization: o.id, UserID: m.user.id, Role: m.role})
+		out = append(out, clerkinvite.Membership{OrganizationID: o.id, UserID: m.user.id, Role: m.role})
 	}
 	return out
 }

@@ -23,7 +23,7 @@ type fullAPI interface {
 }
 
 // bothIn is both with an organization, whose only member is the admin with the returned ID.
-func bothIn(t *testing.T, o clerkinvitetest.OrganizationOptions, test func(t *testing.T, c *clerkinvitetest.Clerk, k *clerkinvitetest.Clock, api fullAPI, admin string)) {
+func bothIn(t *testing.T, o clerkinvitetest.OrganizationSpec, test func(t *testing.T, c *clerkinvitetest.Clerk, k *clerkinvitetest.Clock, api fullAPI, admin string)) {
 	t.Helper()
 	both(t, func(t *testing.T, c *clerkinvitetest.Clerk, k *clerkinvitetest.Clock, api clerkinvite.ClerkAPI) {
 		full, ok := api.(fullAPI)
@@ -32,7 +32,7 @@ func bothIn(t *testing.T, o clerkinvitetest.OrganizationOptions, test func(t *te
 	})
 }
 
-func addAcme(c *clerkinvitetest.Clerk, o clerkinvitetest.OrganizationOptions) (admin string) {
+func addAcme(c *clerkinvitetest.Clerk, o clerkinvitetest.OrganizationSpec) (admin string) {
 	c.AddOrganization(acme, o)
 	admin = c.AddVerifiedUser("admin@example.com").ID
 	c.JoinOrganization(acme, admin, "org:admin")
@@ -42,7 +42,7 @@ func addAcme(c *clerkinvitetest.Clerk, o clerkinvitetest.OrganizationOptions) (a
 }
 
 func into(organization, email string) clerkinvite.InvitationRequest {
-	return clerkinvite.InvitationRequest{Email: email, Organization: organization, Role: "org:member"}
+	return clerkinvite.InvitationRequest{Email: email, OrganizationID: organization, Role: "org:member"}
 }
 
 func mustInvite(t testing.TB, api clerkinvite.ClerkAPI, email string) *clerkinvite.Invitation {
@@ -67,8 +67,8 @@ func data(t testing.TB, events []clerkinvitetest.Webhook) (types []string, last 
 
 func TestOrganizationRules(t *testing.T) {
 	t.Parallel()
-	bothIn(t, clerkinvitetest.OrganizationOptions{}, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api fullAPI, admin string) {
-		c.AddOrganization("org_other", clerkinvitetest.OrganizationOptions{Roles: []string{"org:admin", "org:pilot"}})
+	bothIn(t, clerkinvitetest.OrganizationSpec{}, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api fullAPI, admin string) {
+		c.AddOrganization("org_other", clerkinvitetest.OrganizationSpec{Roles: []string{"org:admin", "org:pilot"}})
 		plain := c.AddVerifiedUser("plain@example.com").ID
 		c.JoinOrganization(acme, plain, "org:member")
 		stranger := c.AddVerifiedUser("stranger@example.com").ID
@@ -77,7 +77,7 @@ func TestOrganizationRules(t *testing.T) {
 
 		inv := mustInvite(t, api, "Ada@Example.com")
 		require.Equal(t, "orginv_000001", inv.ID)
-		require.Equal(t, acme, inv.Organization)
+		require.Equal(t, acme, inv.OrganizationID)
 		require.Equal(t, ada, inv.Email)
 		require.Equal(t, clerkinvite.InvitationPending, inv.Status)
 		require.Equal(t, []clerkinvite.Invitation{*inv}, c.OpenInvitations(ada))
@@ -108,8 +108,8 @@ func TestOrganizationRules(t *testing.T) {
 		} {
 			_, err := api.CreateInvitation(t.Context(), test.r)
 			require.Equal(t, test.meta, requireRefused(t, err, test.status, test.code).Meta, test.name)
-			fine := into(test.r.Organization, "fine@example.com")
-			if test.r.Organization == "org_other" {
+			fine := into(test.r.OrganizationID, "fine@example.com")
+			if test.r.OrganizationID == "org_other" {
 				fine.Role = "org:pilot"
 			}
 			_, err = api.CreateInvitations(t.Context(), []clerkinvite.InvitationRequest{fine, test.r})
@@ -120,7 +120,7 @@ func TestOrganizationRules(t *testing.T) {
 
 		for _, r := range []clerkinvite.InvitationRequest{ // allowed
 			{Email: ada}, // into the application
-			{Email: ada, Organization: "org_other", Role: "org:pilot"},
+			{Email: ada, OrganizationID: "org_other", Role: "org:pilot"},
 			with(func(r *clerkinvite.InvitationRequest) { r.Inviter, r.SkipEmail = admin, true }),
 			into(acme, "stranger@example.com"),
 			into(acme, "unverified@example.com"), // a member who has not verified it
@@ -131,7 +131,7 @@ func TestOrganizationRules(t *testing.T) {
 		require.Equal(t, 5, c.Emails(), "one with notify=false")
 
 		revoke := func(organization, id string) error {
-			_, err := api.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: id, Organization: organization})
+			_, err := api.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: id, OrganizationID: organization})
 			return err
 		}
 		requireRefused(t, revoke("org_other", inv.ID), 404, "resource_not_found")
@@ -158,7 +158,7 @@ func TestOrganizationRules(t *testing.T) {
 		requireRefused(t, err, 403, "organization_not_enabled_in_instance")
 		_, err = api.ListInvitations(t.Context(), clerkinvite.InvitationQuery{AllOrganizations: true})
 		requireRefused(t, err, 403, "organization_not_enabled_in_instance")
-		_, err = api.FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: acme, UserIDs: []string{admin}})
+		_, err = api.FindMemberships(t.Context(), clerkinvite.MembershipQuery{OrganizationID: acme, UserIDs: []string{admin}})
 		requireRefused(t, err, 403, "organization_not_enabled_in_instance")
 		mustCreate(t, api, "application@example.com")
 	})
@@ -166,14 +166,14 @@ func TestOrganizationRules(t *testing.T) {
 
 func TestMemberships(t *testing.T) {
 	t.Parallel()
-	bothIn(t, clerkinvitetest.OrganizationOptions{}, func(t *testing.T, c *clerkinvitetest.Clerk, k *clerkinvitetest.Clock, api fullAPI, admin string) {
+	bothIn(t, clerkinvitetest.OrganizationSpec{}, func(t *testing.T, c *clerkinvitetest.Clerk, k *clerkinvitetest.Clock, api fullAPI, admin string) {
 		joined := map[string]time.Time{admin: k.Now()}
 		k.Advance(time.Second)
 		user := c.AddVerifiedUser(ada).ID
 		joined[user] = k.Now()
 		find := func(ids ...string) []clerkinvite.Membership {
 			t.Helper()
-			found, err := api.FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: acme, UserIDs: ids})
+			found, err := api.FindMemberships(t.Context(), clerkinvite.MembershipQuery{OrganizationID: acme, UserIDs: ids})
 			require.NoError(t, err)
 			for i := range found {
 				require.Equal(t, joined[found[i].UserID], found[i].CreatedAt)
@@ -182,13 +182,13 @@ func TestMemberships(t *testing.T) {
 			return found
 		}
 		add := func(organization, userID, role string) error {
-			return api.AddMember(t.Context(), clerkinvite.Membership{Organization: organization, UserID: userID, Role: role})
+			return api.AddMember(t.Context(), clerkinvite.Membership{OrganizationID: organization, UserID: userID, Role: role})
 		}
 		remove := func(organization, userID string) error {
-			return api.RemoveMember(t.Context(), clerkinvite.Membership{Organization: organization, UserID: userID})
+			return api.RemoveMember(t.Context(), clerkinvite.Membership{OrganizationID: organization, UserID: userID})
 		}
-		asAdmin := clerkinvite.Membership{Organization: acme, UserID: admin, Role: "org:admin"}
-		asMember := clerkinvite.Membership{Organization: acme, UserID: user, Role: "org:member"}
+		asAdmin := clerkinvite.Membership{OrganizationID: acme, UserID: admin, Role: "org:admin"}
+		asMember := clerkinvite.Membership{OrganizationID: acme, UserID: user, Role: "org:member"}
 		require.Equal(t, []clerkinvite.Membership{asAdmin}, find(admin, user, "user_x"))
 		require.Empty(t, find("user_x"))
 
@@ -227,14 +227,14 @@ func TestMemberships(t *testing.T) {
 // Members and pending invitations together are the organization's seats.
 func TestFullOrganization(t *testing.T) {
 	t.Parallel()
-	bothIn(t, clerkinvitetest.OrganizationOptions{MaxMembers: 3}, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api fullAPI, _ string) {
+	bothIn(t, clerkinvitetest.OrganizationSpec{MaxMembers: 3}, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api fullAPI, _ string) {
 		user := c.AddVerifiedUser("user@example.com").ID
 		create := func(email string) error {
 			_, err := api.CreateInvitation(t.Context(), into(acme, email))
 			return err
 		}
 		add := func() error {
-			return api.AddMember(t.Context(), clerkinvite.Membership{Organization: acme, UserID: user, Role: "org:member"})
+			return api.AddMember(t.Context(), clerkinvite.Membership{OrganizationID: acme, UserID: user, Role: "org:member"})
 		}
 		three := []clerkinvite.InvitationRequest{into(acme, "1@example.com"), into(acme, "2@example.com"), into(acme, "3@example.com")}
 		_, err := api.CreateInvitations(t.Context(), three)
@@ -256,10 +256,10 @@ func TestFullOrganization(t *testing.T) {
 		c.LeaveOrganization(acme, user)
 		require.NoError(t, create("3@example.com"))
 
-		c.AddOrganization("org_two", clerkinvitetest.OrganizationOptions{MaxMembers: 2})
+		c.AddOrganization("org_two", clerkinvitetest.OrganizationSpec{MaxMembers: 2})
 		c.SetBehavior(clerkinvitetest.Behavior{BulkKeepsPartial: true})
 		for i := range three {
-			three[i].Organization = "org_two"
+			three[i].OrganizationID = "org_two"
 		}
 		_, err = api.CreateInvitations(t.Context(), three)
 		requireRefused(t, err, 403, "organization_membership_quota_exceeded")
@@ -270,7 +270,7 @@ func TestFullOrganization(t *testing.T) {
 
 func TestBehaviorOfOrganizations(t *testing.T) {
 	t.Parallel()
-	bothIn(t, clerkinvitetest.OrganizationOptions{}, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api fullAPI, _ string) {
+	bothIn(t, clerkinvitetest.OrganizationSpec{}, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api fullAPI, _ string) {
 		first := mustInvite(t, api, ada)
 		create := func(organization string, emails ...string) error {
 			var rs []clerkinvite.InvitationRequest
@@ -293,7 +293,7 @@ func TestBehaviorOfOrganizations(t *testing.T) {
 			require.NoError(t, err)
 			return len(page)
 		}
-		one, all := clerkinvite.InvitationQuery{Organization: acme}, clerkinvite.InvitationQuery{AllOrganizations: true}
+		one, all := clerkinvite.InvitationQuery{OrganizationID: acme}, clerkinvite.InvitationQuery{AllOrganizations: true}
 		require.Equal(t, [2]int{1, 1}, [2]int{list(one), list(all)})
 		c.SetBehavior(clerkinvitetest.Behavior{OrganizationListsRevoked: true})
 		require.Equal(t, [2]int{2, 2}, [2]int{list(one), list(all)})
@@ -303,12 +303,12 @@ func TestBehaviorOfOrganizations(t *testing.T) {
 		c.SetBehavior(clerkinvitetest.Behavior{BulkShuffles: true, BulkLosesMetadata: true, ListHidesMetadata: true})
 		mark := json.RawMessage(`{"a":1}`)
 		created, err := api.CreateInvitations(t.Context(), []clerkinvite.InvitationRequest{
-			{Email: "1@example.com", Organization: acme, Role: "org:member", PublicMetadata: mark}, into(acme, "2@example.com"),
+			{Email: "1@example.com", OrganizationID: acme, Role: "org:member", PublicMetadata: mark}, into(acme, "2@example.com"),
 		})
 		require.NoError(t, err)
 		require.Equal(t, "2@example.com", created[0].Email)
 		require.JSONEq(t, string(mark), string(created[1].PublicMetadata))
-		page, err := api.ListInvitations(t.Context(), clerkinvite.InvitationQuery{Organization: acme, Query: "1@example.com"})
+		page, err := api.ListInvitations(t.Context(), clerkinvite.InvitationQuery{OrganizationID: acme, Query: "1@example.com"})
 		require.NoError(t, err)
 		require.JSONEq(t, `{}`, string(page[0].PublicMetadata))
 		_, err = c.Accept("1@example.com")
@@ -320,14 +320,14 @@ func TestBehaviorOfOrganizations(t *testing.T) {
 
 func TestOrganizationLag(t *testing.T) {
 	t.Parallel()
-	bothIn(t, clerkinvitetest.OrganizationOptions{}, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api fullAPI, admin string) {
+	bothIn(t, clerkinvitetest.OrganizationSpec{}, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api fullAPI, admin string) {
 		c.SetBehavior(clerkinvitetest.Behavior{Lag: true})
 		user := c.AddVerifiedUser(ada).ID
 		shown := func() (pending, members int) {
 			t.Helper()
 			page, err := api.ListInvitations(t.Context(), clerkinvite.InvitationQuery{AllOrganizations: true, Status: clerkinvite.InvitationPending})
 			require.NoError(t, err)
-			found, err := api.FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: acme, UserIDs: []string{user, admin}})
+			found, err := api.FindMemberships(t.Context(), clerkinvite.MembershipQuery{OrganizationID: acme, UserIDs: []string{user, admin}})
 			require.NoError(t, err)
 			return len(page), len(found)
 		}
@@ -343,7 +343,7 @@ func TestOrganizationLag(t *testing.T) {
 		require.Equal(t, [2]int{2, 1}, pair(shown()))
 		c.Settle()
 		require.Equal(t, [2]int{1, 2}, pair(shown()))
-		require.NoError(t, api.RemoveMember(t.Context(), clerkinvite.Membership{Organization: acme, UserID: user}))
+		require.NoError(t, api.RemoveMember(t.Context(), clerkinvite.Membership{OrganizationID: acme, UserID: user}))
 		require.Equal(t, [2]int{1, 2}, pair(shown()))
 		require.Len(t, c.Members(acme), 1)
 		c.Settle()
@@ -353,7 +353,7 @@ func TestOrganizationLag(t *testing.T) {
 
 func TestAcceptIntoOrganization(t *testing.T) {
 	t.Parallel()
-	bothIn(t, clerkinvitetest.OrganizationOptions{}, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api fullAPI, admin string) {
+	bothIn(t, clerkinvitetest.OrganizationSpec{}, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api fullAPI, admin string) {
 		members := func() (ids []string) {
 			for _, m := range c.Members(acme) {
 				ids = append(ids, m.UserID)
@@ -431,8 +431,8 @@ func TestAcceptIntoOrganization(t *testing.T) {
 
 func TestOrganizationLists(t *testing.T) {
 	t.Parallel()
-	bothIn(t, clerkinvitetest.OrganizationOptions{}, func(t *testing.T, c *clerkinvitetest.Clerk, k *clerkinvitetest.Clock, api fullAPI, _ string) {
-		c.AddOrganization("org_other", clerkinvitetest.OrganizationOptions{})
+	bothIn(t, clerkinvitetest.OrganizationSpec{}, func(t *testing.T, c *clerkinvitetest.Clerk, k *clerkinvitetest.Clock, api fullAPI, _ string) {
+		c.AddOrganization("org_other", clerkinvitetest.OrganizationSpec{})
 		for i := range 4 {
 			k.Advance(time.Second)
 			mustInvite(t, api, fmt.Sprintf("p%d@example.com", i))
@@ -448,27 +448,27 @@ func TestOrganizationLists(t *testing.T) {
 			require.NoError(t, err)
 			for _, inv := range page {
 				ids = append(ids, strings.TrimPrefix(inv.ID, "orginv_00000"))
-				require.Equal(t, strings.HasPrefix(inv.ID, "orginv_"), inv.Organization != "")
+				require.Equal(t, strings.HasPrefix(inv.ID, "orginv_"), inv.OrganizationID != "")
 			}
 			return ids
 		}
 		require.Equal(t, []string{"inv_000001"}, list(clerkinvite.InvitationQuery{}))
 		require.Equal(t, []string{"inv_000001"}, list(clerkinvite.InvitationQuery{Query: "p0@example.com"}))
 		require.Empty(t, list(clerkinvite.InvitationQuery{Query: "orginv_000005"}))
-		require.Equal(t, []string{"3", "5", "7"}, list(clerkinvite.InvitationQuery{Organization: acme}))
-		require.Equal(t, []string{"7", "5", "3"}, list(clerkinvite.InvitationQuery{Organization: acme, NewestFirst: true}))
-		require.Equal(t, []string{"5"}, list(clerkinvite.InvitationQuery{Organization: acme, Limit: 1, Offset: 1}))
-		require.Equal(t, []string{"5"}, list(clerkinvite.InvitationQuery{Organization: acme, Query: "P2@example.com"}))
-		require.Equal(t, []string{"1"}, list(clerkinvite.InvitationQuery{Organization: acme, Status: clerkinvite.InvitationRevoked}))
-		require.Equal(t, []string{"3"}, list(clerkinvite.InvitationQuery{Organization: acme, Status: clerkinvite.InvitationExpired}))
+		require.Equal(t, []string{"3", "5", "7"}, list(clerkinvite.InvitationQuery{OrganizationID: acme}))
+		require.Equal(t, []string{"7", "5", "3"}, list(clerkinvite.InvitationQuery{OrganizationID: acme, NewestFirst: true}))
+		require.Equal(t, []string{"5"}, list(clerkinvite.InvitationQuery{OrganizationID: acme, Limit: 1, Offset: 1}))
+		require.Equal(t, []string{"5"}, list(clerkinvite.InvitationQuery{OrganizationID: acme, Query: "P2@example.com"}))
+		require.Equal(t, []string{"1"}, list(clerkinvite.InvitationQuery{OrganizationID: acme, Status: clerkinvite.InvitationRevoked}))
+		require.Equal(t, []string{"3"}, list(clerkinvite.InvitationQuery{OrganizationID: acme, Status: clerkinvite.InvitationExpired}))
 		require.Equal(t, []string{"2", "3", "4", "5", "6", "7", "8"}, list(clerkinvite.InvitationQuery{AllOrganizations: true}))
 		require.Equal(t, []string{"5", "6"}, list(clerkinvite.InvitationQuery{AllOrganizations: true, Query: "p2@example.com"}))
 		require.Empty(t, list(clerkinvite.InvitationQuery{AllOrganizations: true, Query: "orginv_000005"}), "not by ID")
-		_, err := api.ListInvitations(t.Context(), clerkinvite.InvitationQuery{Organization: "org_x"})
+		_, err := api.ListInvitations(t.Context(), clerkinvite.InvitationQuery{OrganizationID: "org_x"})
 		requireRefused(t, err, 404, "resource_not_found")
 		c.SetBehavior(clerkinvitetest.Behavior{QueryMatchesParts: true})
 		require.Equal(t, []string{"5", "6"}, list(clerkinvite.InvitationQuery{AllOrganizations: true, Query: "p2@"}))
-		require.Empty(t, list(clerkinvite.InvitationQuery{Organization: acme, Query: "p2@"}))
+		require.Empty(t, list(clerkinvite.InvitationQuery{OrganizationID: acme, Query: "p2@"}))
 		require.Equal(t, map[clerkinvitetest.Call]int{
 			clerkinvitetest.CallOrganizationCreate: 8, clerkinvitetest.CallCreate: 1, clerkinvitetest.CallList: 3,
 			clerkinvitetest.CallOrganizationList: 8, clerkinvitetest.CallOrganizationListAll: 4,
@@ -478,8 +478,8 @@ func TestOrganizationLists(t *testing.T) {
 
 func TestDeleteOrganization(t *testing.T) {
 	t.Parallel()
-	bothIn(t, clerkinvitetest.OrganizationOptions{}, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api fullAPI, admin string) {
-		c.AddOrganization("org_other", clerkinvitetest.OrganizationOptions{})
+	bothIn(t, clerkinvitetest.OrganizationSpec{}, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api fullAPI, admin string) {
+		c.AddOrganization("org_other", clerkinvitetest.OrganizationSpec{})
 		c.JoinOrganization("org_other", admin, "org:member")
 		inv := mustInvite(t, api, ada)
 		_, err := api.CreateInvitation(t.Context(), into("org_other", ada))
@@ -491,7 +491,7 @@ func TestDeleteOrganization(t *testing.T) {
 		require.Equal(t, map[string]any{"object": "organization", "id": acme, "slug": "org-acme", "deleted": true}, last)
 		require.Nil(t, c.Members(acme))
 		require.Len(t, c.Invitations(ada), 1, "of the other organization")
-		_, err = api.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: inv.ID, Organization: acme})
+		_, err = api.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: inv.ID, OrganizationID: acme})
 		requireRefused(t, err, 404, "resource_not_found")
 		page, err := api.ListInvitations(t.Context(), clerkinvite.InvitationQuery{AllOrganizations: true})
 		require.NoError(t, err)
@@ -509,7 +509,7 @@ func TestDeleteOrganization(t *testing.T) {
 		require.Equal(t, []string{"organizationMembership.deleted", "organization.deleted"}, types)
 
 		c.SetBehavior(clerkinvitetest.Behavior{})
-		c.AddOrganization("org_other", clerkinvitetest.OrganizationOptions{})
+		c.AddOrganization("org_other", clerkinvitetest.OrganizationSpec{})
 		c.JoinOrganization("org_other", admin, "org:member")
 		c.OrganizationEvents()
 		c.DeleteUser(admin)
@@ -520,8 +520,8 @@ func TestDeleteOrganization(t *testing.T) {
 
 func TestOrganizationLimits(t *testing.T) {
 	t.Parallel()
-	bothIn(t, clerkinvitetest.OrganizationOptions{}, func(t *testing.T, c *clerkinvitetest.Clerk, k *clerkinvitetest.Clock, api fullAPI, _ string) {
-		c.AddOrganization("org_other", clerkinvitetest.OrganizationOptions{})
+	bothIn(t, clerkinvitetest.OrganizationSpec{}, func(t *testing.T, c *clerkinvitetest.Clerk, k *clerkinvitetest.Clock, api fullAPI, _ string) {
+		c.AddOrganization("org_other", clerkinvitetest.OrganizationSpec{})
 		limits := clerkinvitetest.DocumentedLimits()
 		require.Equal(t, clerkinvitetest.Limit{Requests: 250, Per: time.Hour}, limits.OrganizationCreate)
 		require.Equal(t, clerkinvitetest.Limit{Requests: 50, Per: time.Hour}, limits.OrganizationCreateBulk)
@@ -553,7 +553,7 @@ func TestOrganizationLimits(t *testing.T) {
 // The adapter's errors for parameters that cannot be sent, and no request.
 func TestInvalidOrganizationParams(t *testing.T) {
 	t.Parallel()
-	bothIn(t, clerkinvitetest.OrganizationOptions{}, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api fullAPI, admin string) {
+	bothIn(t, clerkinvitetest.OrganizationSpec{}, func(t *testing.T, c *clerkinvitetest.Clerk, _ *clerkinvitetest.Clock, api fullAPI, admin string) {
 		create := func(change func(r *clerkinvite.InvitationRequest)) error {
 			r := into(acme, ada)
 			change(&r)
@@ -565,34 +565,34 @@ func TestInvalidOrganizationParams(t *testing.T) {
 			return err
 		}
 		find := func(organization string, ids ...string) error {
-			_, err := api.FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: organization, UserIDs: ids})
+			_, err := api.FindMemberships(t.Context(), clerkinvite.MembershipQuery{OrganizationID: organization, UserIDs: ids})
 			return err
 		}
 		_, mixed := api.CreateInvitations(t.Context(), []clerkinvite.InvitationRequest{into(acme, ada), into("org_other", "b@example.com")})
-		_, revoke := api.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: "orginv_1", Organization: "../x"})
+		_, revoke := api.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: "orginv_1", OrganizationID: "../x"})
 		for i, test := range []struct {
 			err   error
 			field string
 		}{
-			{create(func(r *clerkinvite.InvitationRequest) { r.Organization = "../x" }), "Organization"},
-			{create(func(r *clerkinvite.InvitationRequest) { r.Organization = "" }), "Role"},
-			{create(func(r *clerkinvite.InvitationRequest) { r.Organization, r.Role, r.Inviter = "", "", admin }), "Inviter"},
+			{create(func(r *clerkinvite.InvitationRequest) { r.OrganizationID = "../x" }), "OrganizationID"},
+			{create(func(r *clerkinvite.InvitationRequest) { r.OrganizationID = "" }), "Role"},
+			{create(func(r *clerkinvite.InvitationRequest) { r.OrganizationID, r.Role, r.Inviter = "", "", admin }), "Inviter"},
 			{create(func(r *clerkinvite.InvitationRequest) { r.Role = "" }), "Role"},
 			{create(func(r *clerkinvite.InvitationRequest) { r.Inviter = "a/b" }), "Inviter"},
 			{create(func(r *clerkinvite.InvitationRequest) { r.Template = "invitation" }), "Template"},
 			{create(func(r *clerkinvite.InvitationRequest) { r.IgnoreExisting = true }), "IgnoreExisting"},
-			{mixed, "Organization"},
-			{revoke, "Organization"},
-			{list(clerkinvite.InvitationQuery{Organization: acme, AllOrganizations: true}), "AllOrganizations"},
-			{list(clerkinvite.InvitationQuery{Organization: "a b"}), "Organization"},
-			{list(clerkinvite.InvitationQuery{Organization: acme, Query: "orginv_1"}), "Query"},
-			{find("", admin), "Organization"},
+			{mixed, "OrganizationID"},
+			{revoke, "OrganizationID"},
+			{list(clerkinvite.InvitationQuery{OrganizationID: acme, AllOrganizations: true}), "AllOrganizations"},
+			{list(clerkinvite.InvitationQuery{OrganizationID: "a b"}), "OrganizationID"},
+			{list(clerkinvite.InvitationQuery{OrganizationID: acme, Query: "orginv_1"}), "Query"},
+			{find("", admin), "OrganizationID"},
 			{find(acme), "UserIDs"},
 			{find(acme, slices.Repeat([]string{admin}, 101)...), "UserIDs"},
 			{find(acme, "-"+admin), "UserIDs"},
-			{api.AddMember(t.Context(), clerkinvite.Membership{Organization: acme, UserID: admin}), "Role"},
-			{api.AddMember(t.Context(), clerkinvite.Membership{Organization: "a/b", UserID: admin, Role: "r"}), "Organization"},
-			{api.RemoveMember(t.Context(), clerkinvite.Membership{Organization: acme, UserID: "../x"}), "UserID"},
+			{api.AddMember(t.Context(), clerkinvite.Membership{OrganizationID: acme, UserID: admin}), "Role"},
+			{api.AddMember(t.Context(), clerkinvite.Membership{OrganizationID: "a/b", UserID: admin, Role: "r"}), "OrganizationID"},
+			{api.RemoveMember(t.Context(), clerkinvite.Membership{OrganizationID: acme, UserID: "../x"}), "UserID"},
 		} {
 			var invalid *clerkinvite.InvalidParamsError
 			require.ErrorAs(t, test.err, &invalid, i)
@@ -608,8 +608,8 @@ func TestOrganizationsDirectAndHTTPAreTheSame(t *testing.T) {
 		t.Run(b.Name, func(t *testing.T) {
 			t.Parallel()
 			w := newTwins(t, b.Behavior)
-			admin := addAcme(w.direct, clerkinvitetest.OrganizationOptions{MaxMembers: 8})
-			require.Equal(t, admin, addAcme(w.behind, clerkinvitetest.OrganizationOptions{MaxMembers: 8}))
+			admin := addAcme(w.direct, clerkinvitetest.OrganizationSpec{MaxMembers: 8})
+			require.Equal(t, admin, addAcme(w.behind, clerkinvitetest.OrganizationSpec{MaxMembers: 8}))
 			arrange := func(do func(c *clerkinvitetest.Clerk) any) {
 				t.Helper()
 				w.step(t, "arrange", func(c *clerkinvitetest.Clerk, _ fullAPI) (any, error) { return do(c), nil })
@@ -631,7 +631,7 @@ func TestOrganizationsDirectAndHTTPAreTheSame(t *testing.T) {
 			revoke := func(id string) {
 				t.Helper()
 				w.step(t, "revoke", func(_ *clerkinvitetest.Clerk, api fullAPI) (any, error) {
-					return api.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: id, Organization: acme})
+					return api.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: id, OrganizationID: acme})
 				})
 			}
 			change := func(m clerkinvite.Membership) {
@@ -643,11 +643,11 @@ func TestOrganizationsDirectAndHTTPAreTheSame(t *testing.T) {
 				t.Helper()
 				for _, status := range []string{"", "pending", "accepted", "revoked", "expired"} {
 					list(clerkinvite.InvitationQuery{Status: status})
-					list(clerkinvite.InvitationQuery{Status: status, Organization: acme, NewestFirst: true})
+					list(clerkinvite.InvitationQuery{Status: status, OrganizationID: acme, NewestFirst: true})
 					list(clerkinvite.InvitationQuery{Status: status, AllOrganizations: true})
 				}
 				w.step(t, "find", func(_ *clerkinvitetest.Clerk, api fullAPI) (any, error) {
-					return api.FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: acme, UserIDs: []string{admin, "user_000002", "user_000003", "user_x"}})
+					return api.FindMemberships(t.Context(), clerkinvite.MembershipQuery{OrganizationID: acme, UserIDs: []string{admin, "user_000002", "user_000003", "user_x"}})
 				})
 				arrange(func(c *clerkinvitetest.Clerk) any {
 					return []any{c.SentMail(), c.Members(acme), c.Invitations(ada), c.OrganizationEvents()}
@@ -665,7 +665,7 @@ func TestOrganizationsDirectAndHTTPAreTheSame(t *testing.T) {
 			create(into(acme, "foreign@example.com"))
 			create(into(acme, "admin@example.com"))
 			create(into("org_x", ada))
-			create(clerkinvite.InvitationRequest{Email: ada, Organization: acme, Role: "org:pilot"})
+			create(clerkinvite.InvitationRequest{Email: ada, OrganizationID: acme, Role: "org:pilot"})
 			create(clerkinvite.InvitationRequest{Email: ada})
 			bulk(into(acme, "1@example.com"), into(acme, "grace@example.com"), into(acme, "2@example.com"))
 			bulk(into(acme, "3@example.com"), into(acme, ada))
@@ -677,17 +677,17 @@ func TestOrganizationsDirectAndHTTPAreTheSame(t *testing.T) {
 			arrange(func(c *clerkinvitetest.Clerk) any { w, err := c.Accept(ada); return []any{w, err} })
 			arrange(func(c *clerkinvitetest.Clerk) any { w, err := c.Accept("1@example.com"); return []any{w, err} })
 			arrange(func(c *clerkinvitetest.Clerk) any { return c.AcceptOrganization("orginv_000004", "user_000002") })
-			list(clerkinvite.InvitationQuery{Organization: acme, Query: "ADA@example.com"})
+			list(clerkinvite.InvitationQuery{OrganizationID: acme, Query: "ADA@example.com"})
 			list(clerkinvite.InvitationQuery{AllOrganizations: true, Query: "ada"})
-			list(clerkinvite.InvitationQuery{Organization: "org_x"})
-			list(clerkinvite.InvitationQuery{Organization: acme, Query: "é@example.com"})
+			list(clerkinvite.InvitationQuery{OrganizationID: "org_x"})
+			list(clerkinvite.InvitationQuery{OrganizationID: acme, Query: "é@example.com"})
 			for _, id := range []string{"orginv_000001", "orginv_000001", "orginv_000002", "inv_000001", "orginv_x"} {
 				revoke(id)
 			}
-			change(clerkinvite.Membership{Organization: acme, UserID: "user_000002", Role: "org:admin"})
-			change(clerkinvite.Membership{Organization: acme, UserID: "user_x", Role: "org:member"})
-			change(clerkinvite.Membership{Organization: "org_x", UserID: admin, Role: "org:member"})
-			change(clerkinvite.Membership{Organization: acme, UserID: admin, Role: "org:member"})
+			change(clerkinvite.Membership{OrganizationID: acme, UserID: "user_000002", Role: "org:admin"})
+			change(clerkinvite.Membership{OrganizationID: acme, UserID: "user_x", Role: "org:member"})
+			change(clerkinvite.Membership{OrganizationID: "org_x", UserID: admin, Role: "org:member"})
+			change(clerkinvite.Membership{OrganizationID: acme, UserID: admin, Role: "org:member"})
 			everything()
 			arrange(func(c *clerkinvitetest.Clerk) any { return c.DeleteUser("user_000003") })
 			arrange(func(c *clerkinvitetest.Clerk) any { c.Settle(); return nil })
@@ -702,10 +702,10 @@ func TestOrganizationsDirectAndHTTPAreTheSame(t *testing.T) {
 func TestOrganizationPanics(t *testing.T) {
 	t.Parallel()
 	c, _ := newClerk()
-	admin := addAcme(c, clerkinvitetest.OrganizationOptions{})
+	admin := addAcme(c, clerkinvitetest.OrganizationSpec{})
 	user := c.AddVerifiedUser(ada).ID
 	for name, do := range map[string]func(){
-		"add twice":              func() { c.AddOrganization(acme, clerkinvitetest.OrganizationOptions{}) },
+		"add twice":              func() { c.AddOrganization(acme, clerkinvitetest.OrganizationSpec{}) },
 		"delete unknown":         func() { c.DeleteOrganization("org_x") },
 		"join unknown":           func() { c.JoinOrganization("org_x", user, "org:member") },
 		"join, unknown user":     func() { c.JoinOrganization(acme, "user_x", "org:member") },
@@ -743,7 +743,7 @@ const membershipJSON = `{"object":"organization_membership","id":"orgmem_000002"
 func TestHandlerOrganizations(t *testing.T) {
 	t.Parallel()
 	c, _ := newClerk()
-	admin := addAcme(c, clerkinvitetest.OrganizationOptions{MaxMembers: 5})
+	admin := addAcme(c, clerkinvitetest.OrganizationSpec{MaxMembers: 5})
 	user := c.AddVerifiedUser("user@example.com").ID
 	root := serve(t, c) + "/v1/"
 	of := root + "organizations/" + acme

@@ -201,7 +201,7 @@ func (w wireOrganizationInvitation) invitation() clerkinvite.Invitation {
 		same.URL = *w.URL
 	}
 	i := same.invitation()
-	i.Organization = w.OrganizationID
+	i.OrganizationID = w.OrganizationID
 	return i
 }
 
@@ -216,6 +216,6 @@ func (c *Clerk) invitation(i *invitation, now time.Time) clerkinvite.Invitation 
 // membership returns w as the real adapter does.
 func (w wireMembership) membership() clerkinvite.Membership {
 	return clerkinvite.Membership{
-		Organization: w.Organization.ID, UserID: w.PublicUserData.UserID, Role: w.Role, CreatedAt: time.UnixMilli(w.CreatedAt).UTC(),
+		OrganizationID: w.Organization.ID, UserID: w.PublicUserData.UserID, Role: w.Role, CreatedAt: time.UnixMilli(w.CreatedAt).UTC(),
 	}
 }

@@ -52,7 +52,7 @@ func live(t *testing.T, r *rig) {
 // endpoint.
 func organization(t *testing.T, r *rig) {
 	t.Helper()
-	r.clerk.AddOrganization("org_acme", clerkinvitetest.OrganizationOptions{})
+	r.clerk.AddOrganization("org_acme", clerkinvitetest.OrganizationSpec{})
 	r.clerk.AddVerifiedUser("zoe@example.com")
 	svc := r.service(t, r.api, func(cfg *clerkinvite.Config) { cfg.Organizations = r.api })
 	p := person("zoe@example.com")
@@ -153,7 +153,7 @@ func everyStateChange(t *testing.T, r *rig) {
 	// The remaining verbs.
 	_, err = r.ReserveMany(ctx, []clerkinvite.InviteParams{person("judy@example.com"), person("mallory@example.com")})
 	require.NoError(t, err)
-	_, err = r.Adopt(ctx, []clerkinvite.Adopted{{InviteParams: person("peggy@example.com"), ClerkUserID: "user_1"}})
+	_, err = r.Adopt(ctx, []clerkinvite.AdoptParams{{InviteParams: person("peggy@example.com"), ClerkUserID: "user_1"}})
 	require.NoError(t, err)
 	_, err = r.Deliver(ctx, nil)
 	require.NoError(t, err)
@@ -289,7 +289,7 @@ func everyWait(t *testing.T, r *rig) {
 	wait := func(ctx context.Context, during func(), people ...clerkinvite.InviteParams) error {
 		r.limitCreates()
 		r.onWait = during
-		_, err := r.InviteMany(ctx, people, &clerkinvite.ManyOptions{Wait: true})
+		_, err := r.InviteMany(ctx, people, &clerkinvite.InviteManyOptions{Wait: true})
 		r.onWait = nil
 		r.clock.Advance(2 * time.Hour)
 		r.clerk.ClearFaults()

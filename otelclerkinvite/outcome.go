@@ -30,9 +30,9 @@ const (
 	outcomeCooldown    = "cooldown"
 	outcomeUnconfirmed = "unconfirmed"
 	outcomeDenied      = "denied"
-	outcomeRefused     = string(clerkinvite.Refused)
-	outcomeFault       = string(clerkinvite.Fault)
-	outcomeUncertain   = string(clerkinvite.Uncertain)
+	outcomeRefused     = string(clerkinvite.OutcomeRefused)
+	outcomeFault       = string(clerkinvite.OutcomeFault)
+	outcomeUncertain   = string(clerkinvite.OutcomeUncertain)
 
 	// Only of requests.
 	outcomeRejected   = "rejected"
@@ -78,11 +78,11 @@ func verbOutcome(err error) string {
 		return outcomeConflict
 	case errors.Is(err, clerkinvite.ErrUnconfirmed):
 		return outcomeUnconfirmed
-	case errors.As(err, &invitation) && invitation.Outcome == clerkinvite.Refused:
+	case errors.As(err, &invitation) && invitation.Outcome == clerkinvite.OutcomeRefused:
 		return outcomeRefused
 	case errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests:
 		return outcomeRateLimited
-	case errors.As(err, &invitation) && invitation.Outcome == clerkinvite.Uncertain:
+	case errors.As(err, &invitation) && invitation.Outcome == clerkinvite.OutcomeUncertain:
 		return outcomeUncertain
 	case errors.As(err, &invitation), errors.As(err, &api):
 		return outcomeFault

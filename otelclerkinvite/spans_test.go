@@ -143,7 +143,7 @@ func TestNothingPrivateIsExported(t *testing.T) {
 			require.Error(t, err)
 			for _, op := range []string{"Invite", "clerk.CreateInvitation", "wait"} {
 				_, end := r.Observer.Start(t.Context(), op)
-				end(&clerkinvite.ClerkInvitationError{Op: text, Outcome: clerkinvite.Uncertain, Member: &clerkinvite.Member{Email: text}, Err: cause})
+				end(&clerkinvite.ClerkInvitationError{Op: text, Outcome: clerkinvite.OutcomeUncertain, Member: &clerkinvite.Member{Email: text}, Err: cause})
 			}
 			r.StateChanged(t.Context(), clerkinvite.Status(text), clerkinvite.Status(text))
 		}

@@ -62,11 +62,11 @@ func (t *tool) runAdopt(ctx context.Context, o sheetOptions, name string) error 
 	}
 	r := &adoptReport{File: name, DryRun: o.dryRun, Lines: len(file.records), Ignored: file.ignored, Problems: []problem{}}
 	reasons := make(map[*record]string)
-	leave := func(rec *record, a clerkinvite.Adopted, what outcome, reason string) {
+	leave := func(rec *record, a clerkinvite.AdoptParams, what outcome, reason string) {
 		reasons[rec] = reason
 		r.Problems = append(r.Problems, problem{rec.number, a.TenantID, a.Email, what, reason})
 	}
-	var people []clerkinvite.Adopted
+	var people []clerkinvite.AdoptParams
 	var records []*record // of people
 	for _, rec := range file.records {
 		if a, fault := file.adopted(rec); fault != "" {
@@ -110,7 +110,7 @@ func (t *tool) runAdopt(ctx context.Context, o sheetOptions, name string) error 
 }
 
 // adopt adopts people in one transaction, which a dry run rolls back. existing has the members that it did not write.
-func (t *tool) adopt(ctx context.Context, people []clerkinvite.Adopted, dryRun bool) (results []clerkinvite.Result, existing map[clerkinvite.Ref]bool, err error) {
+func (t *tool) adopt(ctx context.Context, people []clerkinvite.AdoptParams, dryRun bool) (results []clerkinvite.Result, existing map[clerkinvite.Ref]bool, err error) {
 	store, pool, err := t.open(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -165,7 +165,7 @@ func committed(ctx context.Context, store *clerkinvite.PgxStore, results []clerk
 }
 
 // adopted returns the member of a line, and a fault that the library cannot find.
-func (s *sheet) adopted(r *record) (a clerkinvite.Adopted, fault string) {
+func (s *sheet) adopted(r *record) (a clerkinvite.AdoptParams, fault string) {
 	if r.fault != "" {
 		return a, r.fault
 	}

@@ -77,7 +77,7 @@ func (d *diagnosis) organizations(ctx context.Context) check {
 		if err != nil {
 			break
 		}
-		_, err = d.api.ListInvitations(ctx, clerkinvite.InvitationQuery{Organization: o.id, Limit: 1})
+		_, err = d.api.ListInvitations(ctx, clerkinvite.InvitationQuery{OrganizationID: o.id, Limit: 1})
 		var wrong *clerkinvite.InvalidParamsError
 		if errors.As(err, &wrong) || errors.As(err, &failure) && failure.StatusCode == http.StatusNotFound {
 			missing, err = append(missing, o.id), nil

@@ -64,7 +64,7 @@ func addOrganization(clerk *clerkinvitetest.Clerk) func(string) error {
 			return fmt.Errorf("%s is set twice", id)
 		}
 		added[id] = true
-		clerk.AddOrganization(id, clerkinvitetest.OrganizationOptions{MaxMembers: seats})
+		clerk.AddOrganization(id, clerkinvitetest.OrganizationSpec{MaxMembers: seats})
 		return nil
 	}
 }

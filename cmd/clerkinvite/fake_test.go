@@ -138,8 +138,8 @@ func TestFakeDeliversWebhooks(t *testing.T) {
 	testkit.Await(t, "the webhook", func() bool { return w.member("joan@example.com").Status == clerkinvite.StatusActive })
 	joan := w.member("joan@example.com")
 	w.pass(10 * time.Minute) // at first, an event may be older than the membership
-	require.NoError(t, api.RemoveMember(t.Context(), clerkinvite.Membership{Organization: "org_acme", UserID: joan.ClerkUserID}))
-	testkit.Await(t, "the webhook", func() bool { return w.member("joan@example.com").Reason == clerkinvite.ReasonLeft })
+	require.NoError(t, api.RemoveMember(t.Context(), clerkinvite.Membership{OrganizationID: "org_acme", UserID: joan.ClerkUserID}))
+	testkit.Await(t, "the webhook", func() bool { return w.member("joan@example.com").Reason == clerkinvite.ReasonLeftOrganization })
 
 	// Real keys are refused.
 	w.vars["CLERK_SECRET_KEY"] = testKey

@@ -267,7 +267,7 @@ func (im *importer) invite(ctx context.Context) error {
 			return err
 		}
 		im.ahead = databaseTime.Sub(im.t.env.now())
-		results, err := im.svc.InviteMany(ctx, params, &clerkinvite.ManyOptions{Wait: !im.o.noWait, Progress: im.bar.show})
+		results, err := im.svc.InviteMany(ctx, params, &clerkinvite.InviteManyOptions{Wait: !im.o.noWait, Progress: im.bar.show})
 		var held []*line
 		var until time.Time
 		for i, r := range results {

@@ -90,7 +90,7 @@ func (l *line) settle(r clerkinvite.Result, stopped error, now time.Time) (retry
 		}
 	case errors.As(r.Err, &wrong):
 		l.end(invalid, invalidReason(wrong))
-	case isClerk && clerk.Outcome == clerkinvite.Refused:
+	case isClerk && clerk.Outcome == clerkinvite.OutcomeRefused:
 		l.end(refused, explain(clerk))
 	case rejectsParameter(r.Err):
 		l.end(failed, explain(clerk))

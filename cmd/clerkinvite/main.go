@@ -313,7 +313,7 @@ func exitCode(err error) int {
 		return exitSome
 	case errors.Is(err, errHook), errors.Is(err, clerkinvite.ErrNotFound), errors.Is(err, clerkinvite.ErrConflict), errors.Is(err, clerkinvite.ErrLastAdmin), errors.Is(err, clerkinvite.ErrNoLink), errors.As(err, &exists), errors.As(err, &transition), errors.As(err, &cooldown):
 		return exitRefused
-	case errors.As(err, &clerk) && clerk.Outcome == clerkinvite.Refused:
+	case errors.As(err, &clerk) && clerk.Outcome == clerkinvite.OutcomeRefused:
 		return exitRefused
 	}
 	return exitFailed

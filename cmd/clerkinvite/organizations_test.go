@@ -21,8 +21,8 @@ func (w *world) organization(email string) clerkinvite.Organization {
 func TestImportIntoOrganizations(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.clerk.AddOrganization("org_a", clerkinvitetest.OrganizationOptions{})
-	w.clerk.AddOrganization("org_b", clerkinvitetest.OrganizationOptions{})
+	w.clerk.AddOrganization("org_a", clerkinvitetest.OrganizationSpec{})
+	w.clerk.AddOrganization("org_b", clerkinvitetest.OrganizationSpec{})
 	w.invite("before@example.com")
 
 	failedLines := filepath.Join(t.TempDir(), "failed.csv")
@@ -53,14 +53,14 @@ func TestImportIntoOrganizations(t *testing.T) {
 		"other@example.com": {ID: "org_b", Role: "org:admin"}, "both@example.com": {ID: "org_b", Role: "org:member"},
 	} {
 		require.Equal(t, want, w.organization(email), email)
-		require.Equal(t, want.ID, w.clerk.Invitations(email)[0].Organization)
+		require.Equal(t, want.ID, w.clerk.Invitations(email)[0].OrganizationID)
 	}
 
 	// Failed lines keep their organizations.
 	text, err := os.ReadFile(failedLines)
 	require.NoError(t, err)
 	require.Contains(t, string(text), "email,organization,organization_role,template,reason\nmissing@example.com,org_none,,,line 6: ")
-	w.clerk.AddOrganization("org_none", clerkinvitetest.OrganizationOptions{})
+	w.clerk.AddOrganization("org_none", clerkinvitetest.OrganizationSpec{})
 	again := decode[*importReport](t, w.run("import", failedLines, "--tenant", "acme", "--organization", "org_a", "--errors", failedLines+"2", "--json"))
 	require.Equal(t, map[outcome]int{sent: 1, invalid: 2}, counts(t, again))
 	require.Equal(t, clerkinvite.Organization{ID: "org_none", Role: "org:member"}, w.organization("missing@example.com"))
@@ -92,7 +92,7 @@ func TestImportIntoOrganizations(t *testing.T) {
 func TestChangeMembersOfOrganizations(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.clerk.AddOrganization("org_a", clerkinvitetest.OrganizationOptions{})
+	w.clerk.AddOrganization("org_a", clerkinvitetest.OrganizationSpec{})
 	require.Zero(t, w.run("import", w.file("tenant,email\nacme,ada@example.com\nacme,bob@example.com\n"), "--organization", "org_a").code)
 	_, err := w.clerk.Accept("ada@example.com")
 	require.NoError(t, err)
@@ -159,7 +159,7 @@ func TestDoctorChecksOrganizations(t *testing.T) {
 		"a deleted role": {func(w *world) {
 			w.inviteInto("org_a", "org:editor")
 			w.clerk.DeleteOrganization("org_a")
-			w.clerk.AddOrganization("org_a", clerkinvitetest.OrganizationOptions{})
+			w.clerk.AddOrganization("org_a", clerkinvitetest.OrganizationSpec{})
 		}, nil, checkFail, "Clerk does not have these roles: org:editor in org_a"},
 		"Clerk hides the roles": {func(w *world) {
 			w.inviteInto("org_a", "")
@@ -171,7 +171,7 @@ func TestDoctorChecksOrganizations(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.clerk.AddOrganization("org_a", clerkinvitetest.OrganizationOptions{Roles: []string{"org:admin", "org:member", "org:editor"}})
+			w.clerk.AddOrganization("org_a", clerkinvitetest.OrganizationSpec{Roles: []string{"org:admin", "org:member", "org:editor"}})
 			test.arrange(w)
 			r := w.run(append([]string{"doctor", "--json"}, test.args...)...)
 			for _, c := range decode[doctorDocument](t, r).Checks {
@@ -191,7 +191,7 @@ func TestDoctorChecksOrganizations(t *testing.T) {
 func TestDoctorFindsInvitationsIntoOrganizations(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.clerk.AddOrganization("org_hooli", clerkinvitetest.OrganizationOptions{})
+	w.clerk.AddOrganization("org_hooli", clerkinvitetest.OrganizationSpec{})
 	w.inviteInto("org_hooli", "org:admin")
 	require.Empty(t, w.diagnose(exitDone))
 

@@ -49,8 +49,8 @@ func (p *progress) begin(todo []*line) {
 	}
 }
 
-// show is ManyOptions.Progress.
-func (p *progress) show(m clerkinvite.ManyProgress) {
+// show is InviteManyOptions.Progress.
+func (p *progress) show(m clerkinvite.InviteManyProgress) {
 	// Deliveries start when all rows are written, and until then only duplicates fail.
 	if !p.allWritten {
 		p.duplicates, p.allWritten = m.Failed, m.Failed+m.Reserved == m.Total

@@ -248,9 +248,9 @@ WHERE a IS NULL OR m IS NULL`).Scan(&different))
 			}
 			admins, err := h.listAdmins(t.Context(), test.tenant)
 			require.NoError(t, err)
-			var people []clerkinvite.Adopted
+			var people []clerkinvite.AdoptParams
 			for _, a := range admins {
-				people = append(people, clerkinvite.Adopted{InviteParams: clerkinvite.InviteParams{TenantID: a.TenantID, Email: a.Email}, ClerkUserID: a.ClerkUserID})
+				people = append(people, clerkinvite.AdoptParams{InviteParams: clerkinvite.InviteParams{TenantID: a.TenantID, Email: a.Email}, ClerkUserID: a.ClerkUserID})
 			}
 			results, err := h.invites.Adopt(t.Context(), people)
 			require.NoError(t, err)
@@ -279,7 +279,7 @@ WHERE a IS NULL OR m IS NULL`).Scan(&different))
 			require.NoError(t, err)
 			agree("revoked by another program", 40)
 
-			event, err := clerkinvite.ParseEvent(clerk.DeleteUser(people[slices.IndexFunc(people, func(a clerkinvite.Adopted) bool { return a.Email == "old3@example.com" })].ClerkUserID).Payload)
+			event, err := clerkinvite.ParseEvent(clerk.DeleteUser(people[slices.IndexFunc(people, func(a clerkinvite.AdoptParams) bool { return a.Email == "old3@example.com" })].ClerkUserID).Payload)
 			require.NoError(t, err)
 			_, err = h.invites.HandleEvent(t.Context(), event)
 			require.NoError(t, err)

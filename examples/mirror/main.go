@@ -87,7 +87,7 @@ func (h *host) adopt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	people, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (a clerkinvite.Adopted, err error) {
+	people, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (a clerkinvite.AdoptParams, err error) {
 		err = row.Scan(&a.TenantID, &a.Email, &a.ClerkUserID, &a.InvitedAt)
 		return a, err
 	})

@@ -47,7 +47,7 @@ func (p *program) openDemo(ctx context.Context, cfg *config, options *clerkapi.O
 	}
 	cfg.secretKey, cfg.signingSecret = "sk_test_demo", clerkinvitetest.WebhookSecret
 	clerk := clerkinvitetest.NewClerk()
-	clerk.AddOrganization(demoOrganization, clerkinvitetest.OrganizationOptions{MaxMembers: 5})
+	clerk.AddOrganization(demoOrganization, clerkinvitetest.OrganizationSpec{MaxMembers: 5})
 	d := &demo{clerk: clerk, hookURL: p.url + "/webhooks/clerk", client: options.HTTPClient}
 	var err error
 	if d.journal, err = openJournal(filepath.Join(cfg.dir, "clerk.jsonl"), d.clerk, cfg.secretKey); err != nil {

@@ -46,7 +46,7 @@ func TestOrganization(t *testing.T) {
 	require.Contains(t, form("/demo/reconcile", nil).header.Get("Location"), "n=1-0-0")
 	ada, bob := member("ada@example.com"), member("bob@example.com")
 	require.Equal(t, []clerkinvite.Membership{
-		{Organization: demoOrganization, UserID: ada.ClerkUserID, Role: "org:admin"}, {Organization: demoOrganization, UserID: bob.ClerkUserID, Role: "org:member"},
+		{OrganizationID: demoOrganization, UserID: ada.ClerkUserID, Role: "org:admin"}, {OrganizationID: demoOrganization, UserID: bob.ClerkUserID, Role: "org:member"},
 	}, a.clerk.Members(demoOrganization))
 
 	for i := range 3 {

@@ -57,11 +57,11 @@ func reasonWords(reason string) string {
 		return "the Clerk account was deleted"
 	case clerkinvite.ReasonSecondAddress:
 		return "already a member under another address"
-	case clerkinvite.ReasonLeft:
+	case clerkinvite.ReasonLeftOrganization:
 		return "left the Clerk organization"
 	case clerkinvite.ReasonOrganizationFull:
 		return "the Clerk organization has no free seat"
-	case clerkinvite.ReasonAtClerk:
+	case clerkinvite.ReasonRevokedAtClerk:
 		return "in Clerk’s dashboard"
 	case clerkinvite.ReasonUnavailable:
 		return "Clerk did not respond"
@@ -85,9 +85,9 @@ func trouble(err error) string {
 	switch {
 	case errors.As(err, &duplicate) && duplicate.Member != nil:
 		return "is already in this tenant (" + strings.ToLower(label(duplicate.Member.Status)) + ")"
-	case errors.As(err, &clerk) && clerk.Outcome == clerkinvite.Refused && clerk.Member != nil && clerk.Member.Reason != "":
+	case errors.As(err, &clerk) && clerk.Outcome == clerkinvite.OutcomeRefused && clerk.Member != nil && clerk.Member.Reason != "":
 		return "refused: " + reasonWords(clerk.Member.Reason)
-	case errors.As(err, &clerk) && clerk.Outcome != clerkinvite.Refused:
+	case errors.As(err, &clerk) && clerk.Outcome != clerkinvite.OutcomeRefused:
 		why := "Clerk does not respond"
 		if api := new(clerkinvite.APIError); errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests {
 			why = "Clerk’s rate limit was reached"

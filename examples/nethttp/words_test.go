@@ -40,8 +40,8 @@ func TestStatesAndReasonsInWords(t *testing.T) {
 	}
 	require.Len(t, names, len(clerkinvite.Statuses()))
 	for _, reason := range []string{
-		clerkinvite.ReasonUserBanned, clerkinvite.ReasonUserDeprovisioned, clerkinvite.ReasonUserLocked, clerkinvite.ReasonUserDeleted, clerkinvite.ReasonSecondAddress, clerkinvite.ReasonAtClerk,
-		clerkinvite.ReasonLeft, clerkinvite.ReasonOrganizationFull,
+		clerkinvite.ReasonUserBanned, clerkinvite.ReasonUserDeprovisioned, clerkinvite.ReasonUserLocked, clerkinvite.ReasonUserDeleted, clerkinvite.ReasonSecondAddress, clerkinvite.ReasonRevokedAtClerk,
+		clerkinvite.ReasonLeftOrganization, clerkinvite.ReasonOrganizationFull,
 		"unavailable", "too_many_requests", "some_future_code",
 	} {
 		require.NotContains(t, reasonWords(reason), "_")

@@ -263,7 +263,7 @@ func TestClock_CallersGetTheirOwnTime(t *testing.T) {
 
 				clerk.SetLimits(clerkinvitetest.Limits{Create: clerkinvitetest.Limit{Requests: 1, Per: time.Hour}, CreateBulk: clerkinvitetest.Limit{Requests: 1, Per: time.Hour}})
 				began, waits := time.Now(), 0
-				_, err = m.InviteMany(t.Context(), testkit.People(13, "p"), &clerkinvite.ManyOptions{Wait: true, Progress: func(p clerkinvite.ManyProgress) {
+				_, err = m.InviteMany(t.Context(), testkit.People(13, "p"), &clerkinvite.InviteManyOptions{Wait: true, Progress: func(p clerkinvite.InviteManyProgress) {
 					if !p.WaitUntil.IsZero() {
 						waits++
 						require.Greater(t, p.WaitUntil.Sub(m.now()), time.Duration(0))
@@ -433,7 +433,7 @@ func TestClock_Fails(t *testing.T) {
 			},
 			"ReserveMany": func(ctx context.Context) error { _, err := m.ReserveMany(ctx, testkit.People(3, "p")); return err },
 			"Adopt": func(ctx context.Context) error {
-				_, err := m.Adopt(ctx, []clerkinvite.Adopted{{InviteParams: testkit.Params("acme", "bob@example.com"), ClerkUserID: "user_1"}})
+				_, err := m.Adopt(ctx, []clerkinvite.AdoptParams{{InviteParams: testkit.Params("acme", "bob@example.com"), ClerkUserID: "user_1"}})
 				return err
 			},
 			"Deliver": func(ctx context.Context) error { _, err := m.Deliver(ctx, nil); return err },

@@ -315,10 +315,10 @@ func TestPromise3_KilledAtAnyMoment(t *testing.T) {
 }
 
 // adoptable returns a user for each address.
-func adoptable(tenant string, emails []string) []clerkinvite.Adopted {
-	people := make([]clerkinvite.Adopted, len(emails))
+func adoptable(tenant string, emails []string) []clerkinvite.AdoptParams {
+	people := make([]clerkinvite.AdoptParams, len(emails))
 	for i, email := range emails {
-		people[i] = clerkinvite.Adopted{InviteParams: clerkinvite.InviteParams{TenantID: tenant, Email: email}, ClerkUserID: fmt.Sprint("user_", i)}
+		people[i] = clerkinvite.AdoptParams{InviteParams: clerkinvite.InviteParams{TenantID: tenant, Email: email}, ClerkUserID: fmt.Sprint("user_", i)}
 	}
 	return people
 }

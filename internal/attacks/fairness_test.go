@@ -435,7 +435,7 @@ func TestPromise8_WaitingCallSharesTheLimits(t *testing.T) {
 		ps, second := peopleOf("tenant0", 1_500), peopleOf("tenant5", 100)
 		ended := make(chan error, 1)
 		go func() {
-			results, err := f.services[0].InviteMany(t.Context(), ps, &clerkinvite.ManyOptions{Wait: true})
+			results, err := f.services[0].InviteMany(t.Context(), ps, &clerkinvite.InviteManyOptions{Wait: true})
 			for _, r := range results {
 				err = errors.Join(err, r.Err)
 			}

@@ -562,17 +562,17 @@ func TestContract_ClerkAPI(t *testing.T) {
 		"no invitation created": {
 			clerkinvitetest.ClerkFuncs{FindUsersFunc: noUsers, CreateInvitationFunc: func(context.Context, clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
 				return nil, nil //nolint:nilnil // as a mock without a return value
-			}}, invite, clerkinvite.Uncertain, "clerk: no response: ClerkAPI.CreateInvitation returned nil without an error",
+			}}, invite, clerkinvite.OutcomeUncertain, "clerk: no response: ClerkAPI.CreateInvitation returned nil without an error",
 		},
 		"a nil error": {
 			clerkinvitetest.ClerkFuncs{FindUsersFunc: func(context.Context, clerkinvite.UserQuery) ([]clerkinvite.User, error) {
 				return nil, nilError //nolint:nilness // an error that is not nil
-			}}, invite, clerkinvite.Fault, "clerk: no response: ClerkAPI.FindUsers returned a nil pointer as its error",
+			}}, invite, clerkinvite.OutcomeFault, "clerk: no response: ClerkAPI.FindUsers returned a nil pointer as its error",
 		},
 		"a wrapped nil error": {
 			clerkinvitetest.ClerkFuncs{FindUsersFunc: func(context.Context, clerkinvite.UserQuery) ([]clerkinvite.User, error) {
 				return nil, fmt.Errorf("mock: %w", nilError)
-			}}, invite, clerkinvite.Fault, "clerk: no response: ClerkAPI.FindUsers returned a nil pointer as its error",
+			}}, invite, clerkinvite.OutcomeFault, "clerk: no response: ClerkAPI.FindUsers returned a nil pointer as its error",
 		},
 		"no user": {
 			clerkinvitetest.ClerkFuncs{GetUserFunc: func(context.Context, string) (*clerkinvite.User, error) {
@@ -580,7 +580,7 @@ func TestContract_ClerkAPI(t *testing.T) {
 			}}, func(svc *clerkinvite.Service) error {
 				_, err := svc.ResolveUser(ctx, "user_1")
 				return err
-			}, clerkinvite.Fault, "clerk: no response: ClerkAPI.GetUser returned nil without an error",
+			}, clerkinvite.OutcomeFault, "clerk: no response: ClerkAPI.GetUser returned nil without an error",
 		},
 		"no invitation revoked": {
 			clerkinvitetest.ClerkFuncs{FindUsersFunc: noUsers, CreateInvitationFunc: created, RevokeInvitationFunc: func(context.Context, clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
@@ -589,7 +589,7 @@ func TestContract_ClerkAPI(t *testing.T) {
 				require.NoError(t, invite(svc))
 				_, err := svc.Revoke(ctx, ada)
 				return err
-			}, clerkinvite.Fault, "clerk: no response: ClerkAPI.RevokeInvitation returned nil without an error",
+			}, clerkinvite.OutcomeFault, "clerk: no response: ClerkAPI.RevokeInvitation returned nil without an error",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -614,7 +614,7 @@ func TestContract_ErrorsCanBeBuilt(t *testing.T) {
 		status int
 	}{
 		"DuplicateEmailError":  {&clerkinvite.DuplicateEmailError{Ref: member.Ref(), Member: member}, 409},
-		"ClerkInvitationError": {&clerkinvite.ClerkInvitationError{Op: "create invitation", Outcome: clerkinvite.Refused, Member: member, Err: io.ErrUnexpectedEOF}, 422},
+		"ClerkInvitationError": {&clerkinvite.ClerkInvitationError{Op: "create invitation", Outcome: clerkinvite.OutcomeRefused, Member: member, Err: io.ErrUnexpectedEOF}, 422},
 		"APIError":             {&clerkinvite.APIError{StatusCode: 429, Code: "too_many_requests", RetryAfter: time.Minute}, 502},
 		"InvalidParamsError":   {&clerkinvite.InvalidParamsError{Field: "Email", Reason: "is empty"}, 422},
 		"TransitionError":      {&clerkinvite.TransitionError{From: clerkinvite.StatusActive, To: clerkinvite.StatusRevoked}, 409},

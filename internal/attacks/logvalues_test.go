@@ -54,8 +54,8 @@ var printable = []string{
 	"PageQuery.TenantID", "PageQuery.AfterID", "HistoryEntry.ClerkUserID", "HistoryEntry.InvitationID", "HistoryEntry.Reason",
 
 	// IDs at Clerk, and keys of its roles.
-	"Organization.ID", "Organization.Role", "Organization.Inviter", "Membership.Organization", "Membership.UserID", "Membership.Role",
-	"MembershipQuery.Organization", "MembershipQuery.UserIDs", "RevokeRequest.ID", "RevokeRequest.Organization",
+	"Organization.ID", "Organization.Role", "Organization.Inviter", "Membership.OrganizationID", "Membership.UserID", "Membership.Role",
+	"MembershipQuery.OrganizationID", "MembershipQuery.UserIDs", "RevokeRequest.ID", "RevokeRequest.OrganizationID",
 
 	// The names of tables and columns, and a column's fixed values.
 	"Mirror.Table", "Mirror.Schema", "Mirror.TenantID", "Mirror.Email", "Mirror.ClerkUserID", "Mirror.Status", "Mirror.Role", "Mirror.MemberID",
@@ -385,7 +385,7 @@ func TestPromise6_NothingPrivateIsPrinted(t *testing.T) {
 // errorForms returns err alone, wrapped, joined, and as the cause of other errors.
 func errorForms(err error) map[string]any {
 	cause := func(err error) error {
-		return &clerkinvite.ClerkInvitationError{Op: "op", Outcome: clerkinvite.Uncertain, Err: err}
+		return &clerkinvite.ClerkInvitationError{Op: "op", Outcome: clerkinvite.OutcomeUncertain, Err: err}
 	}
 	return map[string]any{
 		"error": err, "nil": reflect.Zero(reflect.TypeOf(err)).Interface(), "wrapped": fmt.Errorf("inviting: %w", err), "joined": errors.Join(err, err),

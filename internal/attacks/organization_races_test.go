@@ -145,7 +145,7 @@ func TestPromise1_OrganizationRaces(t *testing.T) {
 						joined(t, b, email)
 						return "added"
 					case clerkinvite.StatusRemoved: // Revoke ended the membership, and was refused because the attempt was faster
-						require.Equal(t, clerkinvite.ReasonLeft, m.Reason)
+						require.Equal(t, clerkinvite.ReasonLeftOrganization, m.Reason)
 						require.False(t, isMember(b, u.ID))
 						return "left"
 					}

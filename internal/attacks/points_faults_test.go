@@ -126,7 +126,7 @@ func newWorld(t *testing.T, g *ground, sc *scenario) *world {
 		w.store = clerkinvite.NewPgxStore(g.pool, sc.options(w.schema))
 	}
 	if sc.organization != nil {
-		w.clerk.AddOrganization(sc.organization.ID, clerkinvitetest.OrganizationOptions{})
+		w.clerk.AddOrganization(sc.organization.ID, clerkinvitetest.OrganizationSpec{})
 	}
 	w.calm = w.service()
 	if sc.arrange != nil {

@@ -116,7 +116,7 @@ func organizations() []scenario {
 		}},
 		{name: "organization: revoke after the organization was deleted", organization: asking, act: revoke, people: []person{{ann, "revoked", "pending"}, {bob, "active", ""}}, arrange: func(w *world) {
 			pending(w)
-			results, err := w.calm.Adopt(w.ctx, []clerkinvite.Adopted{{InviteParams: toAcme(bob), ClerkUserID: w.clerk.AddVerifiedUser(bob).ID}})
+			results, err := w.calm.Adopt(w.ctx, []clerkinvite.AdoptParams{{InviteParams: toAcme(bob), ClerkUserID: w.clerk.AddVerifiedUser(bob).ID}})
 			w.must(errors.Join(err, results[0].Err))
 			w.clock.Advance(later)
 			w.clerk.DeleteOrganization("org_acme")

@@ -219,7 +219,7 @@ func (w *world) accepted(email string) {
 // adopted brings an address that waits for an invitation without a marker into tenants.
 func (w *world) adopted(email, invitationID string, tenants ...string) {
 	for _, tenant := range tenants {
-		results, err := w.calm.Adopt(w.ctx, []clerkinvite.Adopted{{
+		results, err := w.calm.Adopt(w.ctx, []clerkinvite.AdoptParams{{
 			InviteParams: clerkinvite.InviteParams{TenantID: tenant, Email: email}, ClerkUserID: clerkinvite.PendingID(invitationID),
 		}})
 		w.must(err)
@@ -390,8 +390,8 @@ func invitations() []scenario {
 			w.clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallCreateBulk, Status: 429, Code: "too_many_requests", RetryAfter: time.Minute})
 		},
 		act: func(a *actor) error {
-			results, err := a.svc.InviteMany(a.ctx, []clerkinvite.InviteParams{toAcme(ann)}, &clerkinvite.ManyOptions{
-				Wait: true, Progress: func(p clerkinvite.ManyProgress) {
+			results, err := a.svc.InviteMany(a.ctx, []clerkinvite.InviteParams{toAcme(ann)}, &clerkinvite.InviteManyOptions{
+				Wait: true, Progress: func(p clerkinvite.InviteManyProgress) {
 					if !p.WaitUntil.IsZero() {
 						a.clock.Advance(max(p.WaitUntil.Sub(a.clock.Now()), 2*time.Minute)) // the other process waits longer
 						_, _ = a.other.Deliver(a.ctx, nil)
@@ -856,7 +856,7 @@ func resolutions() []scenario {
 		name: "adopt", people: []person{{ann, "active", "gone"}},
 		arrange: func(w *world) { w.clerk.AddVerifiedUser(ann) },
 		act: func(a *actor) error {
-			results, err := a.svc.Adopt(a.ctx, []clerkinvite.Adopted{{InviteParams: toAcme(ann), ClerkUserID: "user_000001"}})
+			results, err := a.svc.Adopt(a.ctx, []clerkinvite.AdoptParams{{InviteParams: toAcme(ann), ClerkUserID: "user_000001"}})
 			if err == nil {
 				err = results[0].Err
 			}

@@ -596,7 +596,7 @@ func TestInstanceFaultWithManyWorkers(t *testing.T) {
 				stopped++
 				var clerkErr *clerkinvite.ClerkInvitationError
 				require.ErrorAs(t, err, &clerkErr)
-				require.Equal(t, clerkinvite.Fault, clerkErr.Outcome)
+				require.Equal(t, clerkinvite.OutcomeFault, clerkErr.Outcome)
 			}
 			require.Positive(t, stopped)
 			require.Equal(t, sum.Claimed, sum.Postponed)

@@ -23,7 +23,7 @@ func requireWithdrawn(t *testing.T, b *testkit.Rig, email string, err error) {
 	var failure *clerkinvite.ClerkInvitationError
 	require.ErrorAs(t, err, &failure)
 	require.False(t, failure.Queued())
-	require.NotEqual(t, clerkinvite.Refused, failure.Outcome)
+	require.NotEqual(t, clerkinvite.OutcomeRefused, failure.Outcome)
 	status, message := clerkinvite.HTTPError(err)
 	require.Equal(t, 502, status)
 	require.Equal(t, "invitation service unavailable", message)
@@ -322,7 +322,7 @@ func TestWithdrawOnFailure_RateLimits(t *testing.T) {
 	t.Run("InviteMany with Wait", func(t *testing.T) {
 		t.Parallel()
 		b := limited(t)
-		results, err := b.InviteMany(t.Context(), people, &clerkinvite.ManyOptions{Wait: true, Progress: func(p clerkinvite.ManyProgress) {
+		results, err := b.InviteMany(t.Context(), people, &clerkinvite.InviteManyOptions{Wait: true, Progress: func(p clerkinvite.InviteManyProgress) {
 			if !p.WaitUntil.IsZero() {
 				b.Clock.Advance(p.WaitUntil.Sub(b.Clock.Now()))
 			}
@@ -556,7 +556,7 @@ func TestPromise4_WithdrawOnFailureLateCreate(t *testing.T) {
 	_, err := b.TryInvite(t, email)
 	var failure *clerkinvite.ClerkInvitationError
 	require.ErrorAs(t, err, &failure)
-	require.Equal(t, clerkinvite.Uncertain, failure.Outcome)
+	require.Equal(t, clerkinvite.OutcomeUncertain, failure.Outcome)
 	late := clerkinvite.InvitationRequest{Email: email, PublicMetadata: []byte(`{"clerkinvite":{"id":"` + failure.Member.ID + `","send":1}}`)}
 	_, err = b.Clerk.CreateInvitation(t.Context(), late)
 	require.NoError(t, err)

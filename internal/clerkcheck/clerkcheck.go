@@ -58,15 +58,15 @@ func CreateInvitation(r clerkinvite.InvitationRequest) error {
 // organizationFields checks the fields that only one of the two kinds of invitation has: into an
 // organization, or into the application.
 func organizationFields(r clerkinvite.InvitationRequest) error {
-	const noOrganization = "must be empty without Organization"
+	const noOrganization = "must be empty without OrganizationID"
 	switch {
-	case r.Organization == "" && r.Role != "":
+	case r.OrganizationID == "" && r.Role != "":
 		return invalid("Role", noOrganization)
-	case r.Organization == "" && r.Inviter != "":
+	case r.OrganizationID == "" && r.Inviter != "":
 		return invalid("Inviter", noOrganization)
-	case r.Organization == "":
+	case r.OrganizationID == "":
 		return nil
-	case !wire.ValidID(r.Organization):
+	case !wire.ValidID(r.OrganizationID):
 		return invalidOrganization()
 	case r.Role == "":
 		return invalidRole()
@@ -91,8 +91,8 @@ func CreateInvitations(rs []clerkinvite.InvitationRequest) error {
 		switch err := CreateInvitation(r); {
 		case err != nil:
 			return err
-		case r.Organization != rs[0].Organization:
-			return invalid("Organization", "must be the same for all invitations of one request")
+		case r.OrganizationID != rs[0].OrganizationID:
+			return invalid("OrganizationID", "must be the same for all invitations of one request")
 		case seen[email]:
 			return invalid("Email", "must not occur twice in one request")
 		}
@@ -108,12 +108,12 @@ func ListInvitations(q clerkinvite.InvitationQuery) error {
 		return invalid("Limit", "must be 0 to 500")
 	case q.Offset < 0:
 		return invalid("Offset", "must not be negative")
-	case q.Organization != "" && q.AllOrganizations:
-		return invalid("AllOrganizations", "must not be set together with Organization")
-	case q.Organization != "" && !wire.ValidID(q.Organization):
+	case q.OrganizationID != "" && q.AllOrganizations:
+		return invalid("AllOrganizations", "must not be set together with OrganizationID")
+	case q.OrganizationID != "" && !wire.ValidID(q.OrganizationID):
 		return invalidOrganization()
-	case q.Organization != "" && q.Query != "" && !plausible(q.Query):
-		return invalid("Query", "must be an email address if Organization is set")
+	case q.OrganizationID != "" && q.Query != "" && !plausible(q.Query):
+		return invalid("Query", "must be an email address if OrganizationID is set")
 	}
 	switch q.Status {
 	case "", clerkinvite.InvitationPending, clerkinvite.InvitationAccepted, clerkinvite.InvitationRevoked, clerkinvite.InvitationExpired:
@@ -127,7 +127,7 @@ func RevokeInvitation(r clerkinvite.RevokeRequest) error {
 	switch {
 	case !wire.ValidID(r.ID):
 		return invalid("ID", "must be a Clerk invitation ID")
-	case r.Organization != "" && !wire.ValidID(r.Organization):
+	case r.OrganizationID != "" && !wire.ValidID(r.OrganizationID):
 		return invalidOrganization()
 	}
 	return nil
@@ -136,7 +136,7 @@ func RevokeInvitation(r clerkinvite.RevokeRequest) error {
 // FindMemberships checks a query for memberships.
 func FindMemberships(q clerkinvite.MembershipQuery) error {
 	switch {
-	case !wire.ValidID(q.Organization):
+	case !wire.ValidID(q.OrganizationID):
 		return invalidOrganization()
 	case len(q.UserIDs) < 1 || len(q.UserIDs) > maxLookUp: // without a filter, Clerk lists all members
 		return invalid("UserIDs", "must be 1 to 100")
@@ -157,7 +157,7 @@ func AddMember(m clerkinvite.Membership) error {
 // RemoveMember checks a membership to end.
 func RemoveMember(m clerkinvite.Membership) error {
 	switch {
-	case !wire.ValidID(m.Organization):
+	case !wire.ValidID(m.OrganizationID):
 		return invalidOrganization()
 	case !wire.ValidID(m.UserID):
 		return invalid("UserID", "must be a Clerk user ID")
@@ -180,7 +180,7 @@ func all(values []string, valid func(string) bool) bool {
 	return !slices.ContainsFunc(values, func(v string) bool { return !valid(v) })
 }
 
-func invalidOrganization() error { return invalid("Organization", "must be a Clerk organization ID") }
+func invalidOrganization() error { return invalid("OrganizationID", "must be a Clerk organization ID") }
 
 func invalidRole() error { return invalid("Role", "must be the key of a role such as org:member") }
 

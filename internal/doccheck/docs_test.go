@@ -435,7 +435,7 @@ func TestRunbookRestoredBackup(t *testing.T) {
 	deliver()
 	require.Equal(t, delivered.InvitationID, get("reserved").InvitationID, "taken over")
 	require.Equal(t, clerkinvite.StatusActive, state("accepted"))
-	require.Equal(t, clerkinvite.ReasonAtClerk, get("withdrawn").Reason)
+	require.Equal(t, clerkinvite.ReasonRevokedAtClerk, get("withdrawn").Reason)
 	require.Equal(t, clerkinvite.StatusExpired, state("late"))
 	for _, name := range []string{"account", "left", "gone"} {
 		require.Empty(t, signIn(name))
@@ -621,9 +621,9 @@ func TestRunbookHasTexts(t *testing.T) {
 	}
 	require.ErrorContains(t, clerkinvite.ErrConflict, "the member was modified concurrently")
 	for status, err := range map[int]error{
-		422: &clerkinvite.ClerkInvitationError{Outcome: clerkinvite.Refused},
+		422: &clerkinvite.ClerkInvitationError{Outcome: clerkinvite.OutcomeRefused},
 		500: errors.New("anything"),
-		502: &clerkinvite.ClerkInvitationError{Outcome: clerkinvite.Fault},
+		502: &clerkinvite.ClerkInvitationError{Outcome: clerkinvite.OutcomeFault},
 	} {
 		got, text := clerkinvite.HTTPError(err)
 		require.Equal(t, status, got)

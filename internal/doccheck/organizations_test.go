@@ -16,7 +16,7 @@ import (
 func TestOrganizationsPage(t *testing.T) {
 	t.Parallel()
 	clerk := clerkinvitetest.NewClerk()
-	clerk.AddOrganization("org_1", clerkinvitetest.OrganizationOptions{})
+	clerk.AddOrganization("org_1", clerkinvitetest.OrganizationSpec{})
 	now := time.Now()
 	clock := func() time.Time { return now }
 	clerk.SetNow(clock)
@@ -65,7 +65,7 @@ func TestOrganizationsPage(t *testing.T) {
 	now = now.Add(time.Hour)
 	_, err = svc.Reconcile(t.Context(), nil)
 	require.NoError(t, err)
-	require.Equal(t, []string{"revoked", clerkinvite.ReasonAtClerk}, state("globex", "kay"))
+	require.Equal(t, []string{"revoked", clerkinvite.ReasonRevokedAtClerk}, state("globex", "kay"))
 
 	// Remove for one tenant ends the other's membership; Purge ends none.
 	_, err = svc.Remove(t.Context(), ref("acme", "ada"))
@@ -76,7 +76,7 @@ func TestOrganizationsPage(t *testing.T) {
 	require.Equal(t, users["joan"], members[0].UserID)
 	_, err = svc.Reconcile(t.Context(), nil)
 	require.NoError(t, err)
-	require.Equal(t, []string{"removed", clerkinvite.ReasonLeft}, state("globex", "ada"))
+	require.Equal(t, []string{"removed", clerkinvite.ReasonLeftOrganization}, state("globex", "ada"))
 
 	// Reconcile reports an organization that was deleted.
 	clerk.DeleteOrganization("org_1")

@@ -170,7 +170,7 @@ func (s *session) flow(ctx context.Context) {
 	_, err = invite(lost)
 	api.drop = false
 	var uncertain *clerkinvite.ClerkInvitationError
-	if !errors.As(err, &uncertain) || uncertain.Outcome != clerkinvite.Uncertain {
+	if !errors.As(err, &uncertain) || uncertain.Outcome != clerkinvite.OutcomeUncertain {
 		step("a response is lost", err, false)
 		return
 	}

@@ -71,7 +71,7 @@ var mutants = []mutant{
 			"		return verdict{kind: isPostponed, op: c.op, err: err, dueAt: now}"},
 	}},
 	{name: "an uncertain response counts as a failure", test: "TestClassify", edits: []edit{
-		{"verdict.go", "		if c.sends {\n			return Uncertain", "		if c.sends {\n			return Fault"},
+		{"verdict.go", "		if c.sends {\n			return OutcomeUncertain", "		if c.sends {\n			return OutcomeFault"},
 	}},
 	{name: "adoption is skipped", test: "TestPromise3_LostResponses/memory", edits: []edit{
 		{"deliver_find.go", "	case InvitationPending:\n		return verdict{kind: isInvited, invitation: own}", "	case InvitationPending:\n		return verdict{}"},
@@ -153,7 +153,7 @@ var mutants = []mutant{
 		{"deliver.go", ", d.Err != nil && !d.Member.Due():", ":"},
 	}},
 	{name: "a refused invitation is reported as queued", test: "TestClerkInvitationError_Queued", edits: []edit{
-		{"errors.go", "return e.Outcome != Refused && e.Member != nil", "return e.Member != nil"},
+		{"errors.go", "return e.Outcome != OutcomeRefused && e.Member != nil", "return e.Member != nil"},
 	}},
 	{name: "RetryAfter believes a proxy", test: "TestRetryAfter_Bounds", edits: []edit{
 		{"errors.go", "			return limitWait(endpointCreate, api.RetryAfter), true", "			return api.RetryAfter, true"},
@@ -267,7 +267,7 @@ var mutants = []mutant{
 		{"invite.go", "	for i := range list {\n		if m, ours", "	next = asEndedAtClerk(row, InvitationRevoked, now)\n	for i := range list {\n		if m, ours"},
 	}},
 	{name: "a duplicate is removed with another instance's key", test: "TestInvite_ActiveDuplicateWithAnotherInstancesKey", edits: []edit{
-		{"invite.go", "if ours, err := s.isKeyOf(ctx, row); err != nil || !ours {", "if _, err := s.isKeyOf(ctx, row); err != nil {"},
+		{"invite.go", "if ours, err := s.proveKeyFor(ctx, row); err != nil || !ours {", "if _, err := s.proveKeyFor(ctx, row); err != nil {"},
 	}},
 	{name: "a resend trusts a list that lags", test: "TestPromise4_ResendWhileClerksListLags", edits: []edit{
 		{"deliver_settle.go", "if previous != \"\" && !listed {", "if previous == \"\" && !listed {"},
@@ -282,7 +282,7 @@ var mutants = []mutant{
 		{"verdict.go", "			n.SettledAt, n.ClaimedUntil = &now, &now // keeps Purge away for a lease, see justWithdrawn\n", "			n.SettledAt = &now\n"},
 	}},
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
-		{"reconcile_invitations.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, RevokeRequest{l.ID, l.Organization})"},
+		{"reconcile_invitations.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, RevokeRequest{l.ID, l.OrganizationID})"},
 	}},
 	{name: "a user with the address counts as a member of the organization", test: "TestOrganization/NewPerson", edits: []edit{
 		{"pending.go", " || !p.isMember(u, row) {\n\t\t\tcontinue", " {\n\t\t\tcontinue"},
@@ -339,7 +339,7 @@ var mutants = []mutant{
 		{"withdraw.go", "if err != nil && !s.deletedOrganization(ctx, row, err) {", "if err != nil {"},
 	}},
 	{name: "another instance's key shows that an organization was deleted", test: "TestOrganization_Deleted", edits: []edit{
-		{"organization.go", "	known, err := s.isOurKey(ctx)\n	return err == nil && known\n", "	_, err := s.isOurKey(ctx)\n	return err == nil\n"},
+		{"organization.go", "	known, err := s.keySeemsRight(ctx)\n	return err == nil && known\n", "	_, err := s.keySeemsRight(ctx)\n	return err == nil\n"},
 	}},
 	{name: "a barred user loses a membership that no attempt has added", test: "TestOrganization_BarredMemberOfOthersStays_TriedOnce", edits: []edit{
 		{"organization.go", "v.kind != isLinked && a.mayHaveInvitation && !m.isOlder(a.row)", "v.kind != isLinked && m != nil"},
@@ -566,17 +566,17 @@ var mutants = []mutant{
 		{"reconcile_members.go", "case lookedUp && !row.isFresh(r.began):", "case lookedUp && !row.isFresh(r.s.now()):"},
 	}},
 	{name: "the key of another instance removes all members", test: "TestReconcile_WrongKey", edits: []edit{
-		{"reconcile_members.go", "		if !r.isKeyOf(row) {\n", "		if false {\n"},
+		{"reconcile_members.go", "		if !r.keyProvenFor(row) {\n", "		if false {\n"},
 		{"reconcile.go", "return r.progress.Known == nil && r.progress.Absent != \"\"", "return false"},
 	}},
 	{name: "a new member proves another instance's key", test: "TestReconcile_AnotherInstanceWithNewMembers", edits: []edit{
 		{"reconcile.go", "!r.progress.Known.After(t)", "!t.IsZero()"},
 	}},
 	{name: "a new member proves another instance's key to Invite", test: "TestReconcile_AnotherInstanceWithNewMembers", edits: []edit{
-		{"reconcile.go", "	return r.isKeyOf(row), err\n", "	return r.progress.Known != nil, err\n"},
+		{"reconcile.go", "	return r.keyProvenFor(row), err\n", "	return r.progress.Known != nil, err\n"},
 	}},
 	{name: "the oldest members of another instance's key block the others", test: "TestReconcile_ManyMissingMembersDoNotBlockOthers", edits: []edit{
-		{"reconcile_members.go", "(r.isKeyOf(row) || len(r.missing) < reconcilePage)", "len(r.missing) < reconcilePage"},
+		{"reconcile_members.go", "(r.keyProvenFor(row) || len(r.missing) < reconcilePage)", "len(r.missing) < reconcilePage"},
 	}},
 	{name: "an organization that the key does not know was deleted", test: "TestOrganization_LeftWithAnotherInstancesKey", edits: []edit{
 		{"event.go", "return err == nil && !gone, err", "return err == nil || gone, err"},
@@ -759,19 +759,19 @@ var mutants = []mutant{
 		{"clerkapi/users.go", "		if !ok {\n			continue\n		}", "		if !ok {\n			return nil, false, errors.New(\"a user has no valid ID\")\n		}"},
 	}},
 	{name: "a membership of another organization counts", test: "TestFindMembershipsResponse", pkg: "./clerkapi", edits: []edit{
-		{"clerkapi/organizations.go", "m.UserID != \"\" && m.Organization == organization", "m.UserID != \"\""},
+		{"clerkapi/organizations.go", "m.UserID != \"\" && m.OrganizationID == organization", "m.UserID != \"\""},
 	}},
 	{name: "a user missing from an unfiltered page is not a member", test: "TestFindMembershipsResponse", pkg: "./clerkapi", edits: []edit{
 		{"clerkapi/organizations.go", "if len(items) >= maxPage {", "if false {"},
 	}},
 	{name: "an organization is put into a path unchecked", test: "TestTrap11IDsAreValidated", pkg: "./clerkapi", edits: []edit{
-		{"internal/clerkcheck/clerkcheck.go", "case !wire.ValidID(m.Organization):", "case false:"},
+		{"internal/clerkcheck/clerkcheck.go", "case !wire.ValidID(m.OrganizationID):", "case false:"},
 	}},
 	{name: "a plan without a free seat has another reason", test: "TestOrganization_RefusalNamesTheOrganization", edits: []edit{
 		{"organization.go", "code == codeFull || code == codeNoSeats", "code == codeFull"},
 	}},
 	{name: "a bulk request mixes organizations", test: "TestTrap16InvitationsIntoOrganizations", pkg: "./clerkapi", edits: []edit{
-		{"internal/clerkcheck/clerkcheck.go", "case r.Organization != rs[0].Organization:", "case false:"},
+		{"internal/clerkcheck/clerkcheck.go", "case r.OrganizationID != rs[0].OrganizationID:", "case false:"},
 	}},
 	{name: "a store's results are not counted", test: "TestContract_Store", pkg: "./internal/attacks", edits: []edit{
 		{"contract.go", "if len(results) != n {", "if false {"},

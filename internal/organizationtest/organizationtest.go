@@ -53,7 +53,7 @@ func newPerson(t *testing.T, b *testkit.Rig) {
 	require.Equal(t, 1, b.Clerk.EmailsTo("ada@example.com"))
 	inv := b.Clerk.OpenInvitations("ada@example.com")
 	require.Len(t, inv, 1)
-	require.Equal(t, testkit.Organization, inv[0].Organization)
+	require.Equal(t, testkit.Organization, inv[0].OrganizationID)
 
 	// A person who signs up without accepting the invitation is not a member of the organization.
 	id := b.Clerk.AddVerifiedUser("ada@example.com").ID
@@ -85,7 +85,7 @@ func existingUser(t *testing.T, b *testkit.Rig) {
 	require.NoError(t, err)
 	require.Equal(t, added, m.ClerkUserID)
 	require.Equal(t, member, b.MustInvite(t, "member@example.com").ClerkUserID)
-	require.Contains(t, b.Clerk.Members(testkit.Organization), clerkinvite.Membership{Organization: testkit.Organization, UserID: added, Role: "org:admin"})
+	require.Contains(t, b.Clerk.Members(testkit.Organization), clerkinvite.Membership{OrganizationID: testkit.Organization, UserID: added, Role: "org:admin"})
 	b.RequireMembersAtClerk(t, added, member)
 	for email, n := range map[string]int{"asked@example.com": 1, "added@example.com": 0, "member@example.com": 0} {
 		require.Equal(t, n, b.Clerk.EmailsTo(email), email)
@@ -121,7 +121,7 @@ func resendRefused(t *testing.T, b *testkit.Rig) {
 	_, err := b.Resend(t.Context(), m.Ref())
 	var clerkErr *clerkinvite.ClerkInvitationError
 	require.ErrorAs(t, err, &clerkErr)
-	require.Equal(t, clerkinvite.Refused, clerkErr.Outcome)
+	require.Equal(t, clerkinvite.OutcomeRefused, clerkErr.Outcome)
 	got := b.Member(t, "ada@example.com")
 	require.Equal(t, clerkinvite.StatusRevoked, got.Status)
 	require.Equal(t, clerkinvite.ReasonOrganizationFull, got.Reason)
@@ -186,7 +186,7 @@ func reconcile(t *testing.T, b *testkit.Rig) {
 	require.Equal(t, 1, report.Removed)
 	left := b.Member(t, "p0@example.com")
 	require.Equal(t, clerkinvite.StatusRemoved, left.Status)
-	require.Equal(t, clerkinvite.ReasonLeft, left.Reason)
+	require.Equal(t, clerkinvite.ReasonLeftOrganization, left.Reason)
 	again, err := b.TryInvite(t, "p0@example.com")
 	require.NoError(t, err)
 	require.Equal(t, clerkinvite.StatusPending, again.Status)
@@ -216,7 +216,7 @@ func webhooks(t *testing.T, b *testkit.Rig) {
 	b.Clock.Advance(time.Hour)
 	b.Clerk.LeaveOrganization(testkit.Organization, user)
 	receive()
-	require.Equal(t, clerkinvite.ReasonLeft, b.Member(t, "ada@example.com").Reason)
+	require.Equal(t, clerkinvite.ReasonLeftOrganization, b.Member(t, "ada@example.com").Reason)
 
 	// Events of strangers cost no request.
 	stranger := b.Clerk.AddVerifiedUser("stranger@example.com").ID
@@ -253,8 +253,8 @@ func full(behavior clerkinvitetest.Behavior) scenario {
 		t.Helper()
 		const fullOrganization, seats, people = "org_full", 5, 12
 		b.Clerk.SetBehavior(behavior)
-		b.Clerk.AddOrganization(fullOrganization, clerkinvitetest.OrganizationOptions{MaxMembers: seats})
-		b.Clerk.AddOrganization("org_other", clerkinvitetest.OrganizationOptions{})
+		b.Clerk.AddOrganization(fullOrganization, clerkinvitetest.OrganizationSpec{MaxMembers: seats})
+		b.Clerk.AddOrganization("org_other", clerkinvitetest.OrganizationSpec{})
 		var all []clerkinvite.InviteParams
 		for i := range people {
 			email := fmt.Sprintf("p%d@example.com", i)
@@ -277,7 +277,7 @@ func full(behavior clerkinvitetest.Behavior) scenario {
 			require.Equal(t, fullOrganization, all[i].TenantID)
 			var clerkErr *clerkinvite.ClerkInvitationError
 			require.ErrorAs(t, r.Err, &clerkErr)
-			require.Equal(t, clerkinvite.Refused, clerkErr.Outcome)
+			require.Equal(t, clerkinvite.OutcomeRefused, clerkErr.Outcome)
 		}
 		require.Equal(t, map[string]int{fullOrganization: seats, "org_other": people, "acme": people, application: people}, invited)
 	}

@@ -207,7 +207,7 @@ func New(t *testing.T, o Options, clerk *clerkinvitetest.Clerk, api clerkinvite.
 	}
 	cfg.Store = b.Store
 	if o.Organization != "" {
-		clerk.AddOrganization(o.Organization, clerkinvitetest.OrganizationOptions{})
+		clerk.AddOrganization(o.Organization, clerkinvitetest.OrganizationSpec{})
 		cfg.Organizations, _ = api.(clerkinvite.OrganizationAPI)
 		cfg.Authorize = func(_ context.Context, p *clerkinvite.InviteParams) error {
 			p.Organization = cmp.Or(p.Organization, &clerkinvite.Organization{ID: o.Organization})

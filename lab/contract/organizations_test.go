@@ -66,13 +66,13 @@ func smallest(t *testing.T) http.Handler {
 func TestOrganizationInvitations(t *testing.T) {
 	t.Parallel()
 	b := serve(t, smallest(t))
-	want := clerkinvite.Invitation{ID: "orginv_1", Email: "ada@example.com", Organization: organization}
+	want := clerkinvite.Invitation{ID: "orginv_1", Email: "ada@example.com", OrganizationID: organization}
 	var all []clerkinvite.InvitationRequest
 	for _, r := range combinations() {
 		if r.Template != "" || r.IgnoreExisting {
 			continue // Clerk has no such parameters for organizations
 		}
-		r.Organization, r.Role = organization, "org:admin"
+		r.OrganizationID, r.Role = organization, "org:admin"
 		if r.SkipEmail {
 			r.Inviter = "user_1"
 		}
@@ -86,7 +86,7 @@ func TestOrganizationInvitations(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, invs, 2)
 	}
-	for _, q := range []clerkinvite.InvitationQuery{{Organization: organization}, {AllOrganizations: true}} {
+	for _, q := range []clerkinvite.InvitationQuery{{OrganizationID: organization}, {AllOrganizations: true}} {
 		for _, query := range []string{"", "ada@example.com"} {
 			for _, status := range []string{"", clerkinvite.InvitationPending, clerkinvite.InvitationAccepted, clerkinvite.InvitationRevoked, clerkinvite.InvitationExpired} {
 				q.Query, q.Status = query, status
@@ -97,13 +97,13 @@ func TestOrganizationInvitations(t *testing.T) {
 				for i, inv := range page {
 					require.Equal(t, want.Email, inv.Email)
 					if i == 1 || !q.AllOrganizations { // the smallest object does not name its organization
-						require.Equal(t, organization, inv.Organization)
+						require.Equal(t, organization, inv.OrganizationID)
 					}
 				}
 			}
 		}
 	}
-	inv, err := b.api.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: "orginv_1", Organization: organization})
+	inv, err := b.api.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: "orginv_1", OrganizationID: organization})
 	require.NoError(t, err)
 	inv.PublicMetadata = nil
 	require.Equal(t, &want, inv)
@@ -116,9 +116,9 @@ func TestMemberships(t *testing.T) {
 	for i := range 99 {
 		ids = append(ids, fmt.Sprintf("user_x%d", i))
 	}
-	m := clerkinvite.Membership{Organization: organization, UserID: "user_1", Role: "org:member"}
+	m := clerkinvite.Membership{OrganizationID: organization, UserID: "user_1", Role: "org:member"}
 	for _, some := range [][]string{ids[:1], ids} {
-		found, err := b.api.FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: organization, UserIDs: some})
+		found, err := b.api.FindMemberships(t.Context(), clerkinvite.MembershipQuery{OrganizationID: organization, UserIDs: some})
 		require.NoError(t, err)
 		require.Len(t, found, 1)
 		found[0].CreatedAt = time.Time{}
@@ -134,8 +134,8 @@ func TestMemberships(t *testing.T) {
 // The adapter returns every error that an operation lists, with its code.
 func TestOrganizationCallsAreRefused(t *testing.T) {
 	t.Parallel()
-	r := clerkinvite.InvitationRequest{Email: "ada@example.com", Organization: organization, Role: "org:member"}
-	m := clerkinvite.Membership{Organization: organization, UserID: "user_1", Role: "org:member"}
+	r := clerkinvite.InvitationRequest{Email: "ada@example.com", OrganizationID: organization, Role: "org:member"}
+	m := clerkinvite.Membership{OrganizationID: organization, UserID: "user_1", Role: "org:member"}
 	const invitations, memberships = "/organizations/{organization_id}/invitations", "/organizations/{organization_id}/memberships"
 	for operation, call := range map[string]func(ctx context.Context, api *clerkapi.Client) error{
 		"POST " + invitations: func(ctx context.Context, api *clerkapi.Client) error {
@@ -147,7 +147,7 @@ func TestOrganizationCallsAreRefused(t *testing.T) {
 			return err
 		},
 		"GET " + invitations: func(ctx context.Context, api *clerkapi.Client) error {
-			_, err := api.ListInvitations(ctx, clerkinvite.InvitationQuery{Organization: organization})
+			_, err := api.ListInvitations(ctx, clerkinvite.InvitationQuery{OrganizationID: organization})
 			return err
 		},
 		"GET /organization_invitations": func(ctx context.Context, api *clerkapi.Client) error {
@@ -155,7 +155,7 @@ func TestOrganizationCallsAreRefused(t *testing.T) {
 			return err
 		},
 		"POST " + invitations + "/{invitation_id}/revoke": func(ctx context.Context, api *clerkapi.Client) error {
-			_, err := api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{ID: "orginv_1", Organization: organization})
+			_, err := api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{ID: "orginv_1", OrganizationID: organization})
 			return err
 		},
 		"GET /organization_roles": func(ctx context.Context, api *clerkapi.Client) error {
@@ -163,7 +163,7 @@ func TestOrganizationCallsAreRefused(t *testing.T) {
 			return err
 		},
 		"GET " + memberships: func(ctx context.Context, api *clerkapi.Client) error {
-			_, err := api.FindMemberships(ctx, clerkinvite.MembershipQuery{Organization: organization, UserIDs: []string{"user_1"}})
+			_, err := api.FindMemberships(ctx, clerkinvite.MembershipQuery{OrganizationID: organization, UserIDs: []string{"user_1"}})
 			return err
 		},
 		"POST " + memberships: func(ctx context.Context, api *clerkapi.Client) error {
@@ -209,16 +209,16 @@ func TestOrganizationsOfTheFake(t *testing.T) {
 	t.Parallel()
 	eachBehavior(t, func(t *testing.T, b *bundle) {
 		ctx := t.Context()
-		b.clerk.AddOrganization(organization, clerkinvitetest.OrganizationOptions{})
+		b.clerk.AddOrganization(organization, clerkinvitetest.OrganizationSpec{})
 		roles, err := b.api.OrganizationRoles(ctx)
 		require.NoError(t, err)
 		require.Equal(t, []string{"org:admin", "org:member"}, roles)
 		grace := b.clerk.AddVerifiedUser("grace@example.com")
 		b.clerk.Settle()
-		m := clerkinvite.Membership{Organization: organization, UserID: grace.ID, Role: "org:member"}
+		m := clerkinvite.Membership{OrganizationID: organization, UserID: grace.ID, Role: "org:member"}
 		find := func() []clerkinvite.Membership {
 			b.clerk.Settle()
-			found, err := b.api.FindMemberships(ctx, clerkinvite.MembershipQuery{Organization: organization, UserIDs: []string{grace.ID, "user_unknown"}})
+			found, err := b.api.FindMemberships(ctx, clerkinvite.MembershipQuery{OrganizationID: organization, UserIDs: []string{grace.ID, "user_unknown"}})
 			require.NoError(t, err)
 			return found
 		}
@@ -232,12 +232,12 @@ func TestOrganizationsOfTheFake(t *testing.T) {
 		require.Error(t, b.api.RemoveMember(ctx, m))
 
 		r := clerkinvite.InvitationRequest{
-			Email: "ada@example.com", Organization: organization, Role: "org:member",
+			Email: "ada@example.com", OrganizationID: organization, Role: "org:member",
 			ExpiresInDays: 7, RedirectURL: "https://app.example.com/", PublicMetadata: json.RawMessage(`{"a": 1}`),
 		}
 		inv, err := b.api.CreateInvitation(ctx, r)
 		require.NoError(t, err)
-		require.Equal(t, organization, inv.Organization)
+		require.Equal(t, organization, inv.OrganizationID)
 		_, err = b.api.CreateInvitation(ctx, r)
 		require.Error(t, err, "Clerk rejects a second pending invitation")
 		bulk := r
@@ -246,18 +246,18 @@ func TestOrganizationsOfTheFake(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, created, 1)
 		b.clerk.Settle()
-		for _, q := range []clerkinvite.InvitationQuery{{Organization: organization}, {AllOrganizations: true}} {
+		for _, q := range []clerkinvite.InvitationQuery{{OrganizationID: organization}, {AllOrganizations: true}} {
 			q.Query, q.Status = r.Email, clerkinvite.InvitationPending
 			page, err := b.api.ListInvitations(ctx, q)
 			require.NoError(t, err)
 			require.Len(t, page, 1)
 			require.Equal(t, inv.ID, page[0].ID)
-			require.Equal(t, organization, page[0].Organization)
+			require.Equal(t, organization, page[0].OrganizationID)
 		}
-		revoked, err := b.api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{ID: inv.ID, Organization: organization})
+		revoked, err := b.api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{ID: inv.ID, OrganizationID: organization})
 		require.NoError(t, err)
 		require.Equal(t, clerkinvite.InvitationRevoked, revoked.Status)
-		_, err = b.api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{ID: inv.ID, Organization: organization})
+		_, err = b.api.RevokeInvitation(ctx, clerkinvite.RevokeRequest{ID: inv.ID, OrganizationID: organization})
 		requireCode(t, err, 404, "organization_invitation_not_pending")
 	})
 }

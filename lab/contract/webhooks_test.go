@@ -133,7 +133,7 @@ func TestOrganizationWebhooks(t *testing.T) {
 			}
 		}
 		const organization = "org_events"
-		c.AddOrganization(organization, clerkinvitetest.OrganizationOptions{})
+		c.AddOrganization(organization, clerkinvitetest.OrganizationSpec{})
 		for i, spec := range variants() {
 			id := c.AddUser(spec).ID
 			c.JoinOrganization(organization, id, []string{"org:admin", "org:member"}[i%2])

@@ -378,10 +378,10 @@ func (verbs) adoptInTx(n int) func(context.Context, *costBundle) (any, error) {
 }
 
 // adopted returns n people with a Clerk user each.
-func adopted(n int) []clerkinvite.Adopted {
-	people := make([]clerkinvite.Adopted, n)
+func adopted(n int) []clerkinvite.AdoptParams {
+	people := make([]clerkinvite.AdoptParams, n)
 	for i, p := range testkit.People(n, "p") {
-		people[i] = clerkinvite.Adopted{InviteParams: p, ClerkUserID: fmt.Sprintf("user_%d", i)}
+		people[i] = clerkinvite.AdoptParams{InviteParams: p, ClerkUserID: fmt.Sprintf("user_%d", i)}
 	}
 	return people
 }

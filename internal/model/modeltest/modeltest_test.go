@@ -238,7 +238,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 				f := funcs(api)
 				f.FindMembershipsFunc = func(_ context.Context, q clerkinvite.MembershipQuery) (all []clerkinvite.Membership, _ error) {
 					for _, id := range q.UserIDs {
-						all = append(all, clerkinvite.Membership{Organization: q.Organization, UserID: id})
+						all = append(all, clerkinvite.Membership{OrganizationID: q.OrganizationID, UserID: id})
 					}
 					return all, nil
 				}

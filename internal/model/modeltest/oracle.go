@@ -453,7 +453,7 @@ func (s *sequence) invited(t *task, m *clerkinvite.Member) {
 	case inv == nil && s.vanished(m):
 	case inv == nil:
 		s.failf("invitation: %s waits for %s, which does not exist", s.named(m), m.InvitationID)
-	case (s.bare[inv.ID] || inOrganization(m) && inv.member != m.ID) && inv.Organization == organizationOf(m) && m.Sent == m.Send && m.Email == inv.Email: // adopted: it may have been this send's
+	case (s.bare[inv.ID] || inOrganization(m) && inv.member != m.ID) && inv.OrganizationID == organizationOf(m) && m.Sent == m.Send && m.Email == inv.Email: // adopted: it may have been this send's
 		s.adopted[inv.ID] = true
 	case inv.member != m.ID || inv.send != m.Send || m.Sent != m.Send || inv.Email != m.Email:
 		s.failf("invitation: %s waits in send %d for %s, which belongs to another member or to send %d", s.named(m), m.Send, inv.ID, inv.send)
@@ -540,7 +540,7 @@ func (s *sequence) mayWithdraw(t *task, m *clerkinvite.Member) {
 // removed checks that a member without a call of Remove was removed for a valid reason.
 func (s *sequence) removed(t *task, old, m *clerkinvite.Member) {
 	if old.Status == clerkinvite.StatusActive {
-		if p := s.users[old.ClerkUserID]; p == nil || (!p.deleted || m.Reason != clerkinvite.ReasonUserDeleted) && (!inOrganization(m) || !s.wasNoMember(t, p) || m.Reason != clerkinvite.ReasonLeft) {
+		if p := s.users[old.ClerkUserID]; p == nil || (!p.deleted || m.Reason != clerkinvite.ReasonUserDeleted) && (!inOrganization(m) || !s.wasNoMember(t, p) || m.Reason != clerkinvite.ReasonLeftOrganization) {
 			s.failf("removed: %s removed %s, whose user exists", t.name, s.named(m))
 		}
 		if s.quiet && t.verb == reconcile && m.Reason == clerkinvite.ReasonUserDeleted && !s.keyProven(t.before, old) { // otherwise Clerk may have shown more a moment ago
@@ -632,7 +632,7 @@ func (t *task) creating(ctx context.Context, rs []clerkinvite.InvitationRequest)
 		// A verb for many people may find a user when it looks again for another tenant's row.
 		user, asked := t.looked[r.Email]
 		verified := user != ""
-		if r.Organization != "" && verified { // the user is asked, unless already a member
+		if r.OrganizationID != "" && verified { // the user is asked, unless already a member
 			verified, asked = t.members[user], t.askedMember(user) || t.verb == inviteMany || t.verb == deliver
 		}
 		if !asked || verified && (t.verb == invite || t.verb == resend) {
@@ -699,7 +699,7 @@ func (t *task) refusal(rs []clerkinvite.InvitationRequest, err error) {
 		return
 	}
 	for _, r := range rs {
-		t.refused[r.Organization+"/"+r.Email] = true
+		t.refused[r.OrganizationID+"/"+r.Email] = true
 	}
 }
 
@@ -714,7 +714,7 @@ func (t *task) revoked(inv *invitation) {
 	}
 	asked := (t.verb == revoke || t.verb == remove || t.verb == purge) && ref == t.ref
 	switch {
-	case t.shared && row != nil && replaces(row) && inv.send < row.Send && inv.Organization != "": // a later send of the member that created it
+	case t.shared && row != nil && replaces(row) && inv.send < row.Send && inv.OrganizationID != "": // a later send of the member that created it
 		t.withdrawn[id] = true
 	case t.adopted[id] && !t.replaced(id) && !slices.Contains([]verb{revoke, remove, purge}, t.verb) && t.waitedFor(t.before, id) && t.waitedFor(t.rows, id):
 		t.failf("left over: %s revoked %s, for which a member waits", t.name, id)
@@ -730,7 +730,7 @@ func (t *task) revoked(inv *invitation) {
 		}
 	case kept(row, inv):
 		t.failf("left over: %s revoked %s, for which %s waits", t.name, id, t.named(row))
-	case t.shared && inv.Organization != "": // another tenant's attempt may be about to adopt it
+	case t.shared && inv.OrganizationID != "": // another tenant's attempt may be about to adopt it
 		t.withdrawn[id] = true
 	}
 	t.usable()

@@ -41,7 +41,7 @@ func (s *sequence) makeOrganization() {
 	s.added, s.vanishedInvitations = map[string]addition{}, map[string]invitation{}
 	seats := pick(s, 0, 0, 2, 4)
 	s.sayf("the organization has %d seats (0: unlimited)", seats)
-	s.clerk.AddOrganization(organizationID, clerkinvitetest.OrganizationOptions{MaxMembers: seats})
+	s.clerk.AddOrganization(organizationID, clerkinvitetest.OrganizationSpec{MaxMembers: seats})
 	if people := s.people(); len(people) > 0 && s.chance(2) {
 		s.join(people[0])
 	}
@@ -110,7 +110,7 @@ func (s *sequence) outsideOrganization() {
 	email := pick(s, emails...)
 	var open []clerkinvite.Invitation
 	for _, inv := range s.clerk.OpenInvitations(email) {
-		if inv.Organization != "" {
+		if inv.OrganizationID != "" {
 			open = append(open, inv)
 		}
 	}
@@ -346,7 +346,7 @@ func (t *task) askedMember(user string) bool {
 
 // adoptedInto reports whether another member of the organization waits for an invitation.
 func (s *sequence) adoptedInto(inv *invitation) bool {
-	return inv.Organization != "" && s.waitedFor(s.rows, inv.ID)
+	return inv.OrganizationID != "" && s.waitedFor(s.rows, inv.ID)
 }
 
 // addition is a membership that an attempt has added in time.
@@ -419,7 +419,7 @@ func (t *task) adminsInvitation(email string) string {
 	var unmarked []string
 	open := false
 	for _, inv := range t.invitations(email) {
-		if inv.Organization == "" {
+		if inv.OrganizationID == "" {
 			continue
 		}
 		open = open || inv.Status == clerkinvite.InvitationPending

@@ -179,7 +179,7 @@ func (t *task) documented(err error, documented ...func(error) bool) {
 		}
 		t.committedOnce(dup.Member)
 	case errors.As(err, &clerkErr):
-		if !slices.Contains([]clerkinvite.Outcome{clerkinvite.Refused, clerkinvite.Fault, clerkinvite.Uncertain}, clerkErr.Outcome) {
+		if !slices.Contains([]clerkinvite.Outcome{clerkinvite.OutcomeRefused, clerkinvite.OutcomeFault, clerkinvite.OutcomeUncertain}, clerkErr.Outcome) {
 			t.failf("error: %s returns the outcome %q", t.name, clerkErr.Outcome)
 		}
 		t.committedOnce(clerkErr.Member)
@@ -254,8 +254,8 @@ func (t *task) doInviteMany(ctx context.Context) {
 	ps := t.manyParams()
 	wait := t.chance(5)
 	t.called(fmt.Sprint(len(ps), ", waits: ", wait))
-	var last clerkinvite.ManyProgress
-	results, err := t.process.service.InviteMany(ctx, ps, &clerkinvite.ManyOptions{Wait: wait, Progress: func(p clerkinvite.ManyProgress) {
+	var last clerkinvite.InviteManyProgress
+	results, err := t.process.service.InviteMany(ctx, ps, &clerkinvite.InviteManyOptions{Wait: wait, Progress: func(p clerkinvite.InviteManyProgress) {
 		if sum := p.Reserved + p.Invited + p.Linked + p.Failed; p.Total != len(ps) || sum > p.Total || !wait && !p.WaitUntil.IsZero() {
 			t.failf("progress: %s says %+v of %d", t.name, p, len(ps))
 		}
@@ -332,10 +332,10 @@ func (t *task) doReserveMany(ctx context.Context) {
 // doAdopt adopts users under addresses that they have verified, and invitations that have no marker or that
 // Clerk does not know.
 func (t *task) doAdopt(ctx context.Context) {
-	var people []clerkinvite.Adopted
+	var people []clerkinvite.AdoptParams
 	for range 1 + t.rand.IntN(3) {
 		p := t.params()
-		a := clerkinvite.Adopted{InviteParams: p}
+		a := clerkinvite.AdoptParams{InviteParams: p}
 		hostsInvitation := t.hostsInvitation
 		if isOrganization(p.TenantID) {
 			hostsInvitation = t.adminsInvitation
@@ -385,7 +385,7 @@ func (t *task) doAdopt(ctx context.Context) {
 func (t *task) hostsInvitation(email string) string {
 	var unmarked []string
 	for _, inv := range t.invitations(email) {
-		if inv.member == "" && inv.Organization == "" {
+		if inv.member == "" && inv.OrganizationID == "" {
 			unmarked = append(unmarked, inv.ID)
 		}
 	}

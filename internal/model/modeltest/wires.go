@@ -201,7 +201,7 @@ func (a wiredAPI) CreateInvitation(ctx context.Context, r clerkinvite.Invitation
 	if r.IgnoreExisting {
 		what += " with ignore_existing"
 	}
-	inv, err := ask(ctx, callFor(r.Organization, clerkinvitetest.CallCreate, clerkinvitetest.CallOrganizationCreate), what, func() (*clerkinvite.Invitation, error) {
+	inv, err := ask(ctx, callFor(r.OrganizationID, clerkinvitetest.CallCreate, clerkinvitetest.CallOrganizationCreate), what, func() (*clerkinvite.Invitation, error) {
 		inv, err := a.api.CreateInvitation(context.Background(), r)
 		t.created(sent)
 		return inv, err
@@ -220,7 +220,7 @@ func (a wiredAPI) CreateInvitations(ctx context.Context, rs []clerkinvite.Invita
 			t.failf("bulk: %s sets ignore_existing", t.name)
 		}
 	}
-	invs, err := ask(ctx, callFor(rs[0].Organization, clerkinvitetest.CallCreateBulk, clerkinvitetest.CallOrganizationCreateBulk), strings.Join(what, " "), func() ([]clerkinvite.Invitation, error) {
+	invs, err := ask(ctx, callFor(rs[0].OrganizationID, clerkinvitetest.CallCreateBulk, clerkinvitetest.CallOrganizationCreateBulk), strings.Join(what, " "), func() ([]clerkinvite.Invitation, error) {
 		invs, err := a.api.CreateInvitations(context.Background(), rs)
 		t.created(sent)
 		return invs, err
@@ -230,11 +230,11 @@ func (a wiredAPI) CreateInvitations(ctx context.Context, rs []clerkinvite.Invita
 }
 
 func (a wiredAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
-	call := callFor(q.Organization, clerkinvitetest.CallList, clerkinvitetest.CallOrganizationList)
+	call := callFor(q.OrganizationID, clerkinvitetest.CallList, clerkinvitetest.CallOrganizationList)
 	if q.AllOrganizations {
 		call = clerkinvitetest.CallOrganizationListAll
 	}
-	return ask(ctx, call, "list "+q.Organization+q.Query+" "+q.Status, func() ([]clerkinvite.Invitation, error) { return a.api.ListInvitations(context.Background(), q) })
+	return ask(ctx, call, "list "+q.OrganizationID+q.Query+" "+q.Status, func() ([]clerkinvite.Invitation, error) { return a.api.ListInvitations(context.Background(), q) })
 }
 
 func (a wiredAPI) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
@@ -243,14 +243,14 @@ func (a wiredAPI) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequ
 		t.failf("reading: %s revokes %s", t.name, r.ID)
 	}
 	late := false
-	inv, err := ask(ctx, callFor(r.Organization, clerkinvitetest.CallRevoke, clerkinvitetest.CallOrganizationRevoke), "revoke "+r.ID, func() (*clerkinvite.Invitation, error) {
+	inv, err := ask(ctx, callFor(r.OrganizationID, clerkinvitetest.CallRevoke, clerkinvitetest.CallOrganizationRevoke), "revoke "+r.ID, func() (*clerkinvite.Invitation, error) {
 		was := a.invitation(r.ID)
 		inv, err := a.api.RevokeInvitation(context.Background(), r)
 		a.clerkChanged()
 		is := a.invitation(r.ID)
 		switch {
 		case was == nil || was.Status == is.Status:
-		case late && r.Organization != "" && slices.Contains(delivering, t.verb): // a resend, whose row may wait for it again
+		case late && r.OrganizationID != "" && slices.Contains(delivering, t.verb): // a resend, whose row may wait for it again
 			a.withdrawn[r.ID] = true
 		default:
 			t.revoked(is)

@@ -69,7 +69,7 @@ type taskKey struct{}
 func newReplay(c *Config, store clerkinvite.Store) (*replay, error) {
 	r := &replay{config: c, state: c.Start(), store: store, clerk: clerkinvitetest.NewClerk(), now: replayBorn}
 	r.clerk.SetNow(func() time.Time { return r.now })
-	r.clerk.AddOrganization(replayOrganization, clerkinvitetest.OrganizationOptions{})
+	r.clerk.AddOrganization(replayOrganization, clerkinvitetest.OrganizationSpec{})
 	if c.Foreign {
 		r.createForeign()
 	}

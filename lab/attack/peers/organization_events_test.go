@@ -86,7 +86,7 @@ func requireSameEvent(t *testing.T, d *delivery, theirs json.RawMessage) *clerki
 func everyOrganizationEvent(t *testing.T, c *clerkinvitetest.Clerk) map[string]clerkinvitetest.Webhook {
 	t.Helper()
 	metadata := map[string]any{"text": "\u2028<b>\u0000é中😀", "clerkinvite": map[string]any{"id": "x", "send": 1}}
-	c.AddOrganization(acme, clerkinvitetest.OrganizationOptions{})
+	c.AddOrganization(acme, clerkinvitetest.OrganizationSpec{})
 	user := c.AddVerifiedUser("grace.hopper@example.com").ID
 	steps := []struct {
 		name string
@@ -219,7 +219,7 @@ func TestSvixSignsOrganizationEvents(t *testing.T) {
 func TestTheServiceFollowsTheSDKByWebhooks(t *testing.T) {
 	t.Parallel()
 	hooks := startPeer(t, "webhooks.mjs")
-	b := newOrganizations(t, startPeer(t, "sdk.mjs"), clerkinvitetest.OrganizationOptions{})
+	b := newOrganizations(t, startPeer(t, "sdk.mjs"), clerkinvitetest.OrganizationSpec{})
 	svc, err := clerkinvite.New(clerkinvite.Config{API: b.goAPI, Organizations: b.goAPI, Store: clerkinvitetest.NewMemoryStore(), Now: b.clock.Now})
 	require.NoError(t, err)
 	secret := clerkinvitetest.WebhookSecret
@@ -271,7 +271,7 @@ func TestTheServiceFollowsTheSDKByWebhooks(t *testing.T) {
 	require.JSONEq(t, fmt.Sprintf(`{"Plan":"ü","clerkinvite":{"id":%q,"send":1}}`, m.ID), string(seen[0].PublicMetadata))
 	call[orgInvitationJS](t, b, "organizations.revokeOrganizationInvitation", object{"organizationId": acme, "invitationId": m.InvitationID})
 	require.Equal(t, []string{clerkinvite.EventOrganizationInvitationRevoked}, deliver())
-	requireMember(ada, clerkinvite.StatusRevoked, clerkinvite.ReasonAtClerk)
+	requireMember(ada, clerkinvite.StatusRevoked, clerkinvite.ReasonRevokedAtClerk)
 
 	// The person accepts, and JavaScript ends the membership.
 	const joan = "joan@example.com"
@@ -286,7 +286,7 @@ func TestTheServiceFollowsTheSDKByWebhooks(t *testing.T) {
 	b.clock.Advance(10 * time.Minute) // at first, an event may be older than the membership
 	call[membershipJS](t, b, "organizations.deleteOrganizationMembership", user)
 	require.Equal(t, []string{clerkinvite.EventOrganizationMembershipDeleted}, deliver())
-	requireMember(joan, clerkinvite.StatusRemoved, clerkinvite.ReasonLeft)
+	requireMember(joan, clerkinvite.StatusRemoved, clerkinvite.ReasonLeftOrganization)
 
 	// JavaScript adds the user while the person has an invitation.
 	invite(joan)

@@ -22,7 +22,7 @@ const (
 )
 
 // newOrganizations is newBoth with two organizations, whose only member is an admin.
-func newOrganizations(t *testing.T, node *peer, o clerkinvitetest.OrganizationOptions) *both {
+func newOrganizations(t *testing.T, node *peer, o clerkinvitetest.OrganizationSpec) *both {
 	t.Helper()
 	b := newBoth(t, node)
 	b.addOrganizations(t, o)
@@ -30,11 +30,11 @@ func newOrganizations(t *testing.T, node *peer, o clerkinvitetest.OrganizationOp
 }
 
 // addOrganizations adds acme with options, and other with a third role.
-func (b *both) addOrganizations(t *testing.T, o clerkinvitetest.OrganizationOptions) {
+func (b *both) addOrganizations(t *testing.T, o clerkinvitetest.OrganizationSpec) {
 	t.Helper()
 	require.Equal(t, boss, b.clerk.AddVerifiedUser("boss@example.com").ID)
 	b.clerk.AddOrganization(acme, o)
-	b.clerk.AddOrganization(other, clerkinvitetest.OrganizationOptions{Roles: []string{"org:admin", "org:member", "org:pilot"}})
+	b.clerk.AddOrganization(other, clerkinvitetest.OrganizationSpec{Roles: []string{"org:admin", "org:member", "org:pilot"}})
 	for _, organization := range []string{acme, other} {
 		b.clerk.JoinOrganization(organization, boss, "org:admin")
 	}
@@ -66,7 +66,7 @@ type orgInvitationJS struct {
 func requireSameOrgInvitation(t *testing.T, want clerkinvite.Invitation, got orgInvitationJS, what string) {
 	t.Helper()
 	seen := clerkinvite.Invitation{
-		ID: got.ID, Email: got.EmailAddress, Status: got.Status, Organization: got.OrganizationID,
+		ID: got.ID, Email: got.EmailAddress, Status: got.Status, OrganizationID: got.OrganizationID,
 		CreatedAt: time.UnixMilli(got.CreatedAt).UTC(), PublicMetadata: want.PublicMetadata,
 	}
 	if got.URL != nil {
@@ -91,7 +91,7 @@ func requireOrgView(t *testing.T, b *both, got orgInvitationJS) {
 	i := slices.IndexFunc(held, func(inv clerkinvite.Invitation) bool { return inv.ID == got.ID })
 	require.GreaterOrEqual(t, i, 0)
 	requireSameOrgInvitation(t, held[i], got, got.ID)
-	read, err := b.goAPI.ListInvitations(t.Context(), clerkinvite.InvitationQuery{Organization: got.OrganizationID, Query: got.EmailAddress, Status: got.Status})
+	read, err := b.goAPI.ListInvitations(t.Context(), clerkinvite.InvitationQuery{OrganizationID: got.OrganizationID, Query: got.EmailAddress, Status: got.Status})
 	require.NoError(t, err)
 	require.Contains(t, read, held[i])
 }
@@ -117,7 +117,7 @@ type membershipJS struct {
 }
 
 func (m membershipJS) membership() clerkinvite.Membership {
-	return clerkinvite.Membership{Organization: m.Organization.ID, UserID: m.PublicUserData.UserID, Role: m.Role}
+	return clerkinvite.Membership{OrganizationID: m.Organization.ID, UserID: m.PublicUserData.UserID, Role: m.Role}
 }
 
 // memberships returns what JavaScript sees as the adapter returns it.
@@ -157,12 +157,12 @@ func invitationArgs(r clerkinvite.InvitationRequest) object {
 }
 
 func into(organization, email string) clerkinvite.InvitationRequest {
-	return clerkinvite.InvitationRequest{Organization: organization, Email: email, Role: "org:member"}
+	return clerkinvite.InvitationRequest{OrganizationID: organization, Email: email, Role: "org:member"}
 }
 
 func inviting(r clerkinvite.InvitationRequest) attempt {
 	args := invitationArgs(r)
-	args["organizationId"] = r.Organization
+	args["organizationId"] = r.OrganizationID
 	return attempt{"organizations.createOrganizationInvitation", []any{args}, func(t *testing.T, b *both) error {
 		_, err := b.goAPI.CreateInvitation(t.Context(), r)
 		return err
@@ -174,7 +174,7 @@ func invitingAll(rs ...clerkinvite.InvitationRequest) attempt {
 	for _, r := range rs {
 		items = append(items, invitationArgs(r))
 	}
-	return attempt{"organizations.createOrganizationInvitationBulk", []any{rs[0].Organization, items}, func(t *testing.T, b *both) error {
+	return attempt{"organizations.createOrganizationInvitationBulk", []any{rs[0].OrganizationID, items}, func(t *testing.T, b *both) error {
 		_, err := b.goAPI.CreateInvitations(t.Context(), rs)
 		return err
 	}}
@@ -183,13 +183,13 @@ func invitingAll(rs ...clerkinvite.InvitationRequest) attempt {
 func revokingIn(organization, id string) attempt {
 	args := object{"organizationId": organization, "invitationId": id}
 	return attempt{"organizations.revokeOrganizationInvitation", []any{args}, func(t *testing.T, b *both) error {
-		_, err := b.goAPI.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{Organization: organization, ID: id})
+		_, err := b.goAPI.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{OrganizationID: organization, ID: id})
 		return err
 	}}
 }
 
 func adding(m clerkinvite.Membership) attempt {
-	args := object{"organizationId": m.Organization, "userId": m.UserID, "role": m.Role}
+	args := object{"organizationId": m.OrganizationID, "userId": m.UserID, "role": m.Role}
 	return attempt{"organizations.createOrganizationMembership", []any{args}, func(t *testing.T, b *both) error {
 		return b.goAPI.AddMember(t.Context(), m)
 	}}
@@ -198,7 +198,7 @@ func adding(m clerkinvite.Membership) attempt {
 func removing(organization, userID string) attempt {
 	args := object{"organizationId": organization, "userId": userID}
 	return attempt{"organizations.deleteOrganizationMembership", []any{args}, func(t *testing.T, b *both) error {
-		return b.goAPI.RemoveMember(t.Context(), clerkinvite.Membership{Organization: organization, UserID: userID})
+		return b.goAPI.RemoveMember(t.Context(), clerkinvite.Membership{OrganizationID: organization, UserID: userID})
 	}}
 }
 
@@ -206,7 +206,7 @@ func removing(organization, userID string) attempt {
 // option.
 func TestTheSDKInvitesIntoOrganizations(t *testing.T) {
 	t.Parallel()
-	b := newOrganizations(t, startPeer(t, "sdk.mjs"), clerkinvitetest.OrganizationOptions{})
+	b := newOrganizations(t, startPeer(t, "sdk.mjs"), clerkinvitetest.OrganizationSpec{})
 	metadata := object{"tenantId": "t1", "nested_Key": object{"aB": []any{nil, 1.5, "ü😀\u2028<>&"}}, "clerkinvite": object{"id": "x", "send": 1}}
 	wantMetadata, err := json.Marshal(metadata)
 	require.NoError(t, err)
@@ -251,7 +251,7 @@ func TestTheSDKInvitesIntoOrganizations(t *testing.T) {
 		args["organizationId"] = acme
 		return call[pageJS[orgInvitationJS]](t, b, "organizations.getOrganizationInvitationList", args)
 	}
-	read, err := b.goAPI.ListInvitations(t.Context(), clerkinvite.InvitationQuery{Organization: acme, NewestFirst: true})
+	read, err := b.goAPI.ListInvitations(t.Context(), clerkinvite.InvitationQuery{OrganizationID: acme, NewestFirst: true})
 	require.NoError(t, err)
 	require.Len(t, read, 28)
 	require.Len(t, list(object{}).Data, 10, "Clerk's default")
@@ -275,13 +275,13 @@ func TestTheSDKInvitesIntoOrganizations(t *testing.T) {
 // Memberships that JavaScript creates, lists and ends.
 func TestTheSDKChangesMemberships(t *testing.T) {
 	t.Parallel()
-	b := newOrganizations(t, startPeer(t, "sdk.mjs"), clerkinvitetest.OrganizationOptions{MaxMembers: 9})
+	b := newOrganizations(t, startPeer(t, "sdk.mjs"), clerkinvitetest.OrganizationSpec{MaxMembers: 9})
 	grace := b.clerk.AddVerifiedUser("grace@example.com").ID
 	b.clock.Advance(time.Minute)
 	made := call[membershipJS](t, b, "organizations.createOrganizationMembership", object{
 		"organizationId": acme, "userId": grace, "role": "org:member", "publicMetadata": object{"a_B": 1},
 	})
-	want := clerkinvite.Membership{Organization: acme, UserID: grace, Role: "org:member"}
+	want := clerkinvite.Membership{OrganizationID: acme, UserID: grace, Role: "org:member"}
 	require.Equal(t, want, made.membership())
 	require.JSONEq(t, `{"a_B":1}`, string(made.PublicMetadata))
 	require.Equal(t, start.Add(time.Minute).UnixMilli(), made.CreatedAt)
@@ -304,7 +304,7 @@ func TestTheSDKChangesMemberships(t *testing.T) {
 	require.Equal(t, members, memberships(list(object{"orderBy": "+created_at"})))
 	require.Equal(t, []clerkinvite.Membership{want}, memberships(list(object{"role": []string{"org:member"}})))
 	require.Equal(t, []clerkinvite.Membership{want}, memberships(list(object{"limit": 1})), "newest first")
-	found, err := b.goAPI.FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: acme, UserIDs: []string{grace, boss, "user_unknown"}})
+	found, err := b.goAPI.FindMemberships(t.Context(), clerkinvite.MembershipQuery{OrganizationID: acme, UserIDs: []string{grace, boss, "user_unknown"}})
 	require.NoError(t, err)
 	page := list(object{"userId": []string{grace, boss, "user_unknown"}})
 	require.Equal(t, withoutTimes(found), memberships(page))
@@ -313,7 +313,7 @@ func TestTheSDKChangesMemberships(t *testing.T) {
 	ended := call[membershipJS](t, b, "organizations.deleteOrganizationMembership", object{"organizationId": acme, "userId": grace})
 	require.Equal(t, want, ended.membership())
 	require.Equal(t, members[:1], b.clerk.Members(acme))
-	found, err = b.goAPI.FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: acme, UserIDs: []string{grace}})
+	found, err = b.goAPI.FindMemberships(t.Context(), clerkinvite.MembershipQuery{OrganizationID: acme, UserIDs: []string{grace}})
 	require.NoError(t, err)
 	require.Empty(t, found)
 	require.Empty(t, list(object{"userId": []string{grace}}).Data)
@@ -325,7 +325,7 @@ func TestTheSDKReadsErrorsOfOrganizations(t *testing.T) {
 	node := startPeer(t, "sdk.mjs")
 	row := tally.Start(t, "refusals about organizations, as Clerk's JavaScript SDK and as our adapter read them")
 	// with prepares the organizations, and ada in one of the states below.
-	with := func(o clerkinvitetest.OrganizationOptions, behavior clerkinvitetest.Behavior, then ...func(b *both)) func(*both) {
+	with := func(o clerkinvitetest.OrganizationSpec, behavior clerkinvitetest.Behavior, then ...func(b *both)) func(*both) {
 		return func(b *both) {
 			b.clerk.SetBehavior(behavior)
 			b.addOrganizations(t, o)
@@ -334,7 +334,7 @@ func TestTheSDKReadsErrorsOfOrganizations(t *testing.T) {
 			}
 		}
 	}
-	type options = clerkinvitetest.OrganizationOptions
+	type options = clerkinvitetest.OrganizationSpec
 	type behavior = clerkinvitetest.Behavior
 	const first, second = "orginv_000001", "user_000002"
 	full := options{MaxMembers: 1}
@@ -353,7 +353,7 @@ func TestTheSDKReadsErrorsOfOrganizations(t *testing.T) {
 	byStranger, noRole, noAddress, tooMuch := into(acme, ada), into(acme, ada), into(acme, "a@b"), into(acme, ada)
 	byStranger.Inviter, noRole.Role = second, "org:pilot"
 	tooMuch.PublicMetadata = fmt.Appendf(nil, `{"x":"%09000d"}`, 0)
-	joins := adding(clerkinvite.Membership{Organization: acme, UserID: second, Role: "org:member"})
+	joins := adding(clerkinvite.Membership{OrganizationID: acme, UserID: second, Role: "org:member"})
 	role := object{"paramName": "role"}
 	const (
 		unknown, notPending, isMember = "resource_not_found", "organization_invitation_not_pending", "already_a_member_in_organization"
@@ -393,7 +393,7 @@ func TestTheSDKReadsErrorsOfOrganizations(t *testing.T) {
 		{"unknown role", usual, inviting(noRole), 404, unknown, role},
 		{"unknown role, several", usual, invitingAll(into(acme, "b@example.com"), noRole), 404, unknown, role},
 		{
-			"unknown role, member", with(options{}, behavior{}, user), adding(clerkinvite.Membership{Organization: acme, UserID: second, Role: "org:pilot"}),
+			"unknown role, member", with(options{}, behavior{}, user), adding(clerkinvite.Membership{OrganizationID: acme, UserID: second, Role: "org:pilot"}),
 			404, unknown, role,
 		},
 		{"inviter no admin", with(options{}, behavior{}, user), inviting(byStranger), 403, "not_an_admin_in_organization", nil},
@@ -434,7 +434,7 @@ func TestTwoClientsChangeOrganizationsAlike(t *testing.T) {
 		var users []string
 		for _, b := range pair {
 			b.clerk.SetBehavior(behavior.Behavior)
-			b.addOrganizations(t, clerkinvitetest.OrganizationOptions{MaxMembers: 3})
+			b.addOrganizations(t, clerkinvitetest.OrganizationSpec{MaxMembers: 3})
 			users = []string{boss, "user_unknown"}
 			for _, email := range emails[:3] {
 				users = append(users, b.clerk.AddVerifiedUser(email).ID)
@@ -480,7 +480,7 @@ func TestTwoClientsChangeOrganizationsAlike(t *testing.T) {
 			case 4:
 				outcome = requireSameOutcome(t, pair, revokingIn(organization, id), what)
 			case 5, 6:
-				outcome = requireSameOutcome(t, pair, adding(clerkinvite.Membership{Organization: organization, UserID: user, Role: role}), what)
+				outcome = requireSameOutcome(t, pair, adding(clerkinvite.Membership{OrganizationID: organization, UserID: user, Role: role}), what)
 			case 7:
 				outcome = requireSameOutcome(t, pair, removing(organization, user), what)
 			case 8:
@@ -552,7 +552,7 @@ func requireSameInvitations(t *testing.T, pair []*both, organization, status, wh
 		args["status"] = []string{status}
 	}
 	seen := sameInBoth[pageJS[orgInvitationJS]](t, pair, "organizations.getOrganizationInvitationList", args, what)
-	read, err := pair[1].goAPI.ListInvitations(t.Context(), clerkinvite.InvitationQuery{Organization: organization, Status: status})
+	read, err := pair[1].goAPI.ListInvitations(t.Context(), clerkinvite.InvitationQuery{OrganizationID: organization, Status: status})
 	require.NoError(t, err, what)
 	require.Equal(t, len(read), seen.TotalCount, what)
 	require.Len(t, seen.Data, len(read), what)
@@ -566,7 +566,7 @@ func requireSameMemberships(t *testing.T, pair []*both, organization string, use
 	t.Helper()
 	args := object{"organizationId": organization, "limit": 500, "userId": users}
 	seen := sameInBoth[pageJS[membershipJS]](t, pair, "organizations.getOrganizationMembershipList", args, what)
-	found, err := pair[1].goAPI.FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: organization, UserIDs: users})
+	found, err := pair[1].goAPI.FindMemberships(t.Context(), clerkinvite.MembershipQuery{OrganizationID: organization, UserIDs: users})
 	require.NoError(t, err, what)
 	require.Equal(t, withoutTimes(found), memberships(seen), what)
 	require.Equal(t, pair[0].clerk.Members(organization), pair[1].clerk.Members(organization), what)

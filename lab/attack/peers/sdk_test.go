@@ -656,7 +656,7 @@ var absent = map[string][]string{
 // The SDK finds every other field that it reads.
 func TestTheSDKFindsEveryField(t *testing.T) {
 	t.Parallel()
-	b := newOrganizations(t, startPeer(t, "sdk.mjs"), clerkinvitetest.OrganizationOptions{})
+	b := newOrganizations(t, startPeer(t, "sdk.mjs"), clerkinvitetest.OrganizationSpec{})
 	user := b.clerk.AddVerifiedUser("grace@example.com").ID
 	for method, arg := range map[string]any{
 		"users.getUser": user, "invitations.createInvitation": object{"emailAddress": ada},
@@ -691,7 +691,7 @@ func TestTheSDKFindsEveryField(t *testing.T) {
 // The fake refuses what it does not implement, so a test that needs it cannot pass by mistake.
 func TestFakeRejectsUnsupportedParameters(t *testing.T) {
 	t.Parallel()
-	b := newOrganizations(t, startPeer(t, "sdk.mjs"), clerkinvitetest.OrganizationOptions{})
+	b := newOrganizations(t, startPeer(t, "sdk.mjs"), clerkinvitetest.OrganizationSpec{})
 	b.clerk.CreateForeign(ada, nil)
 	user := b.clerk.AddVerifiedUser(ada).ID
 	for method, args := range map[string][]any{
@@ -712,7 +712,7 @@ func TestFakeRejectsUnsupportedParameters(t *testing.T) {
 	}
 	require.Len(t, b.clerk.OpenInvitations(ada), 1)
 	call[userJS](t, b, "users.getUser", user)
-	require.Equal(t, []clerkinvite.Membership{{Organization: acme, UserID: boss, Role: "org:admin"}}, b.clerk.Members(acme))
+	require.Equal(t, []clerkinvite.Membership{{OrganizationID: acme, UserID: boss, Role: "org:admin"}}, b.clerk.Members(acme))
 }
 
 // From the invitation to the user, seen by JavaScript alone. The webhook says the same.

@@ -347,7 +347,7 @@ func (l *load) note(call string, m *clerkinvite.Member, err error) {
 		// Another tenant's open invitation was in the way and ended before it was looked up. The
 		// next attempt delivers.
 		var api *clerkinvite.APIError
-		expected = clerkErr.Outcome == clerkinvite.Fault && errors.As(err, &api) && api.Code == "duplicate_record"
+		expected = clerkErr.Outcome == clerkinvite.OutcomeFault && errors.As(err, &api) && api.Code == "duplicate_record"
 	case errors.As(err, &transition), errors.As(err, &cooldown), errors.Is(err, clerkinvite.ErrConflict), errors.Is(err, clerkinvite.ErrNotFound):
 		m, expected = nil, true
 	default:
