@@ -26,22 +26,20 @@ type Adopted struct {
 	InvitedAt time.Time
 }
 
-// Adopt writes rows for people who are already members or already invited: the rows of an application's
-// existing table, or people added by other code, such as a seed script or single sign-on. A member with a
-// user ID becomes active, and a member with an invitation ID becomes pending.
+// Adopt writes rows for people who are already members or already invited, such as the rows of an
+// application's existing table. A person with a user ID becomes active, and a person with an invitation ID
+// becomes pending. Existing members are never changed.
 //
-// Adopt trusts its input. It calls neither Clerk nor Config.Authorize. Call Reconcile afterwards. It
-// reads the invitations' times, makes people who have accepted active, ends members whose invitation has
-// ended, and removes members whose user was deleted. Until then an invitation counts as valid, so a user
-// who has verified the address becomes active.
+// Adopt trusts its input: it calls neither Clerk nor Config.Authorize. Call Reconcile afterwards, which
+// reads the invitations' times from Clerk, and corrects members who have joined, left or never accepted.
 //
-// It always returns one Result per person, in the order of people. Member is the row, or nil if no row
-// was written or found. Existing members are never changed. Err is
+// It always returns one Result per person, in the order of people. Member is the new or existing row, or
+// nil. Err is
 //   - nil for a new member, and for an existing member with the same ClerkUserID or invitation;
 //   - *[InvalidParamsError];
 //   - *[DuplicateEmailError] if the tenant has a member with this address and another ClerkUserID, or if
-//     people has the same member twice. A member with another ClerkUserID may be waiting for this user
-//     ([Service.ResolveUser] makes it active), or may have ended ([Service.Invite] links the user again);
+//     the address occurs twice in the list. If that member waits for this user, [Service.ResolveUser] makes
+//     it active. If it has ended, [Service.Invite] links the user again;
 //   - [ErrUserTaken] if another member of the tenant has this ClerkUserID. Member is that member.
 //
 // If the call could not continue, it returns the context's or the store's error, unchanged. People who
@@ -72,9 +70,14 @@ func (r *Reserver) Adopt(ctx context.Context, people []Adopted) (_ []Result, err
 		}
 	}
 	for len(todo) > 0 && err == nil {
-		var chunk []int
-		chunk, todo = distinctRows(rows, todo)
-		err = r.s.adopt(ctx, r.st, rows, chunk, results, taken)
+		var distinct []int
+		distinct, todo = distinctRows(rows, todo)
+		sortRows(rows, distinct)
+		for chunk := range slices.Chunk(distinct, reserveChunk) {
+			if err = r.s.adopt(ctx, r.st, rows, chunk, results, taken); err != nil {
+				break
+			}
+		}
 	}
 	for i := range results {
 		if errors.Is(results[i].Err, errNotReached) {
@@ -126,24 +129,21 @@ func withTime(id string, at time.Time) string {
 	return u.String()
 }
 
-// distinctRows splits todo, which contains indexes into rows. No two rows of chunk have the same address or
+// distinctRows splits todo, which contains indexes into rows. No two rows of distinct have the same address or
 // Clerk user. Repetitions go to later, so that the store reports them as duplicates of rows that exist.
-func distinctRows(rows []*Member, todo []int) (chunk, later []int) {
+func distinctRows(rows []*Member, todo []int) (distinct, later []int) {
 	type key struct{ tenantID, emailOrUser string } // an address never equals a user ID
 	seen := make(map[key]bool)
-	for k, i := range todo {
-		if len(chunk) == reserveChunk {
-			return chunk, append(later, todo[k:]...)
-		}
+	for _, i := range todo {
 		email, user := key{rows[i].TenantID, rows[i].Email}, key{rows[i].TenantID, rows[i].ClerkUserID}
 		if seen[email] || seen[user] {
 			later = append(later, i)
 		} else {
-			chunk = append(chunk, i)
+			distinct = append(distinct, i)
 		}
 		seen[email], seen[user] = true, true
 	}
-	return chunk, later
+	return distinct, later
 }
 
 // adopt writes the rows at the indexes in chunk, and sets their results. A member in taken is a duplicate.

@@ -24,7 +24,7 @@ type DeliverReport struct {
 	Claimed   int // attempts; the sum of the others
 	Linked    int // now active: Clerk has a user with the address
 	Invited   int // now pending: invited now, or found to have been invited before
-	Refused   int // now failed; after a resend, still pending on the older invitation, or revoked like it
+	Refused   int // now failed; after a resend, still pending on the older invitation or, in an organization, revoked
 	Ended     int // withdrawn (see Config.WithdrawOnFailure), or ended in another state (such as revoked), at Clerk or by a concurrent call
 	Postponed int // still due, later
 }
@@ -46,7 +46,7 @@ const maxLost = 5
 //   - the context's error when the context ends,
 //   - a *[ClerkInvitationError] when Clerk fails for a reason that concerns more than one member:
 //     a wrong key, an exhausted quota, no connection, or three lost responses or unexplained
-//     rejections in a row (of requests for members that are attempted for the first time),
+//     rejections in a row,
 //   - the store's error, unchanged.
 //
 // A rate limit stops only requests to the limited endpoint. A negative limit and an invalid Ref
@@ -253,14 +253,17 @@ func (s *Service) claim(ctx context.Context, p *pass, rows []*Member) (claimed [
 	return claimed, nil
 }
 
-// claimedBy gives the row to an attempt of the pass. The claim replaces what mayHaveInvitation reports, so the pass
-// remembers it.
+// claimedBy gives the row to an attempt of the pass. The claim replaces when the row is due and what mayHaveInvitation
+// reports, so the pass remembers both.
 func (s *Service) claimedBy(p *pass, m Member) *Member {
 	if p.claims == nil {
 		p.claims = make(map[string]claim)
 	}
-	claimed := s.claimed(m, p.claimedAt)
-	p.claims[m.ID] = claim{claimed.ClaimedUntil, m.mayHaveInvitation()}
+	claimed, dueAt := s.claimed(m, p.claimedAt), p.claimedAt
+	if m.NextAttemptAt != nil {
+		dueAt = *m.NextAttemptAt
+	}
+	p.claims[m.ID] = claim{claimed.ClaimedUntil, dueAt, m.mayHaveInvitation()}
 	return claimed
 }
 
@@ -355,9 +358,10 @@ type pass struct {
 	claims map[string]claim // by member ID
 }
 
-// claim is the claim of a pass on a row.
+// claim is the claim of a pass on a row, and what it has replaced.
 type claim struct {
 	until             *time.Time // Member.ClaimedUntil
+	dueAt             time.Time  // when the row was due before the claim
 	mayHaveInvitation bool       // what Member.mayHaveInvitation reported before the claim
 }
 
@@ -370,7 +374,8 @@ type attempt struct {
 	delivery *delivery // once the attempt is settled
 	lastTry  bool      // the call makes no other attempt
 
-	mayHaveInvitation bool // what Member.mayHaveInvitation reported before the claim
+	claim      // of the row
+	early bool // the row was claimed before it was due
 
 	batchable    bool  // may share a request with other attempts
 	bulkRejected bool  // its bulk request was rejected because of some of the addresses
@@ -463,7 +468,8 @@ func (s *Service) deliver(ctx context.Context, p *pass, rows []*Member) []delive
 	attempts := make([]*attempt, len(rows))
 	var open []*attempt
 	for i, row := range rows {
-		a := &attempt{row: row, params: row.clerkParams(), lastTry: p.lastTry, mayHaveInvitation: p.claims[row.ID].mayHaveInvitation}
+		c := p.claims[row.ID]
+		a := &attempt{row: row, params: row.clerkParams(), lastTry: p.lastTry, claim: c, early: c.dueAt.After(p.claimedAt)}
 		attempts[i] = a
 		if a.isAbandoned() {
 			s.decideAbandoned(ctx, p, a)

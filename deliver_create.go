@@ -361,8 +361,8 @@ func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvita
 	case codeOf(taken) == codeIdentifierExists:
 		// A user who has the address, but has not verified it, must not block the invitation. If Clerk shows no
 		// such user, the person may be signing up right now. But Clerk may never show unverified addresses, so
-		// the same response to the previous attempt is enough.
-		return a.row.Reason == codeIdentifierExists || slices.ContainsFunc(users, func(u User) bool { return u.has(a.row.Email) })
+		// the same response to the previous attempt is enough, unless this attempt is early.
+		return a.row.Reason == codeIdentifierExists && !a.early || slices.ContainsFunc(users, func(u User) bool { return u.has(a.row.Email) })
 	}
 	return false
 }

@@ -1822,13 +1822,83 @@ func TestDeliver_HiddenHolderNeedsTwoRejections(t *testing.T) {
 	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Kind: clerkinvitetest.JSON500, Times: -1})
 	_, err = b.Deliver(t.Context(), nil)
 	require.NoError(t, err)
-	for _, emails := range []int{0, 1} {
+	for _, c := range []struct {
+		wait   time.Duration
+		emails int
+	}{{2 * time.Hour, 0}, {time.Second, 0}, {2 * time.Hour, 1}} { // the second attempt is too early
 		b.Clerk.ClearFaults()
 		b.FailCreates(taken)
-		b.Clock.Advance(2 * time.Hour)
-		_, err = b.Deliver(t.Context(), nil)
+		b.Clock.Advance(c.wait)
+		_, err = b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{testkit.Ada}})
 		require.NoError(t, err)
-		require.Equal(t, emails, b.Clerk.EmailsTo("ada@example.com"))
+		require.Equal(t, c.emails, b.Clerk.EmailsTo("ada@example.com"))
+	}
+}
+
+// An admin clicks on Invite or Resend again and again, also in a browser that cancels the previous request, and Clerk has
+// another reason than the person to reject the creates. Only rejections that are a backoff apart are final.
+func TestInvite_QuickAttemptsDecideNothing(t *testing.T) {
+	t.Parallel()
+	verbs := map[string]func(ctx context.Context, b *testkit.Rig) error{
+		"Invite": func(ctx context.Context, b *testkit.Rig) error {
+			_, err := b.Invite(ctx, testkit.Params("acme", "ada@example.com"))
+			return err
+		},
+		"Resend": func(ctx context.Context, b *testkit.Rig) error {
+			_, err := b.Resend(ctx, testkit.Ada)
+			return err
+		},
+		"Deliver": func(ctx context.Context, b *testkit.Rig) error {
+			_, err := b.Deliver(ctx, &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{testkit.Ada}})
+			return err
+		},
+	}
+	interruptions := map[string]func(t *testing.T, b *testkit.Rig, call func(context.Context, *testkit.Rig) error){
+		"none": func(*testing.T, *testkit.Rig, func(context.Context, *testkit.Rig) error) {},
+		"canceled": func(t *testing.T, b *testkit.Rig, call func(context.Context, *testkit.Rig) error) {
+			ctx, cancel := context.WithCancel(t.Context())
+			b.Clerk.OnCall(func(context.Context, clerkinvitetest.Call, clerkinvitetest.When) { cancel() })
+			require.ErrorIs(t, call(ctx, b), context.Canceled)
+			b.Clerk.OnCall(nil)
+		},
+		"rate limit": func(t *testing.T, b *testkit.Rig, call func(context.Context, *testkit.Rig) error) {
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Status: 429, RetryAfter: time.Second})
+			_ = call(t.Context(), b) // Deliver continues without an error
+			b.Clock.Advance(time.Second)
+		},
+	}
+	for name, call := range verbs {
+		for interruption, interrupt := range interruptions {
+			t.Run(name+"/"+interruption, func(t *testing.T) {
+				t.Parallel()
+				testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+					want := clerkinvite.StatusFailed
+					if name == "Resend" {
+						want = clerkinvite.StatusPending // on the older invitation
+						b.MustInvite(t, "ada@example.com")
+						b.Clock.Advance(time.Hour)
+					} else {
+						_, err := b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+						require.NoError(t, err)
+					}
+					reject := clerkinvitetest.Fault{Status: 422, Code: "form_param_value_invalid", Meta: map[string]any{"param_name": "template_slug"}, Times: -1}
+					for range 5 {
+						b.FailCreates(reject)
+						_ = call(t.Context(), b)
+						require.True(t, b.Member(t, "ada@example.com").Due())
+						b.Clerk.ClearFaults()
+						b.Clock.Advance(time.Second)
+						interrupt(t, b, call)
+					}
+					b.FailCreates(reject)
+					b.Clock.Advance(b.Member(t, "ada@example.com").NextAttemptAt.Sub(b.Clock.Now()))
+					_ = call(t.Context(), b)
+					m := b.Member(t, "ada@example.com")
+					require.False(t, m.Due())
+					require.Equal(t, []any{want, "form_param_value_invalid"}, []any{m.Status, m.Reason})
+				})
+			})
+		}
 	}
 }
 

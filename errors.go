@@ -82,8 +82,7 @@ type ClerkInvitationError struct {
 
 // Queued reports whether the invitation is saved and will be sent later, by Run, by Deliver
 // or by another Invite or Resend of the member. It is false if Clerk refuses the person, if
-// [Config].WithdrawOnFailure has withdrawn the invitation, and if the call was not to send an
-// invitation.
+// [Config].WithdrawOnFailure has withdrawn the invitation, and if the call does not send one.
 func (e *ClerkInvitationError) Queued() bool {
 	return e.Outcome != Refused && e.Member != nil && e.Member.Due()
 }
@@ -117,7 +116,7 @@ func (e *ClerkInvitationError) HTTPStatus() int {
 func (e *ClerkInvitationError) refusal() string {
 	var api *APIError
 	switch code := codeOf(e.Err); {
-	case code == ReasonOrganizationFull, code == codeNoSeats:
+	case saysFull(e.Err):
 		return "the organization has no free seat"
 	case code == codeNotAdmin:
 		return "the inviter is not an admin of the organization"

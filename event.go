@@ -120,11 +120,7 @@ func parseEvent(payload []byte) (*Event, error) {
 //
 // Clerk's API can lag behind its events. If it contradicts an event, and the event's Timestamp is less
 // than two minutes old, HandleEvent returns [ErrUnconfirmed]. It ignores a contradicted event that is
-// older or has no Timestamp. Some of the dashboard's example events have none.
-//
-// In the first five minutes after a member became active, an event that its user has left the organization
-// always counts as contradicted, because it may be about an earlier membership. If Clerk does not show the
-// membership later, Reconcile removes the member.
+// older or has no Timestamp.
 //
 // Errors: [ErrUnconfirmed]; *[ClerkInvitationError] if Clerk fails; the context's and the store's
 // error, unchanged. After an error, deliver the event again. HandleEvent is safe for concurrent use

@@ -29,9 +29,8 @@ type Config struct {
 	// keys. Defaults to no logging.
 	Logger *slog.Logger
 
-	// Now is this machine's clock. For times that it stores, or compares with stored ones, the Service
-	// corrects Now by its measured difference from Store.Clock. So a test with a PgxStore must set
-	// PgxOptions.Now, too. Defaults to time.Now.
+	// Now is this machine's clock. Times in the store follow Store.Clock, so a test with a PgxStore must also
+	// set PgxOptions.Now. Defaults to time.Now.
 	Now func() time.Time
 
 	// RedirectURL is used if InviteParams has none: an http or https URL, an app's URL
@@ -55,27 +54,23 @@ type Config struct {
 	// WithdrawOnFailure is for hosts that want an invitation now or not at all: every invitation
 	// is tried once. If Clerk fails, if its response is lost, or if a rate limit would delay the
 	// invitation, it is withdrawn. A reserved member becomes failed, with [ReasonWithdrawn]; after
-	// a Resend, the member keeps the older invitation. The error is the same as without this
-	// option, with the withdrawn member.
+	// a Resend, the member keeps the older invitation. The error is the same as without this option.
+	// Only invitations from Reserve, ReserveMany and InviteMany with Wait still wait for rate limits.
 	//
 	// If Clerk may have created the invitation, it is revoked, immediately or by the next
-	// Reconcile, and a failed member never becomes active through it. If the process dies, the next
-	// Deliver, or another Invite or Resend of the member, withdraws the invitation; until then
-	// the person can accept it.
+	// Reconcile. If the process dies, the person can accept the invitation until the next Deliver,
+	// Invite or Resend withdraws it.
 	//
-	// Deliver and Run still try members that were only reserved, once. Invitations from Reserve,
-	// ReserveMany and InviteMany with Wait still wait for rate limits. The choice is stored with
-	// each invitation when it is requested, and a later change does not affect it. Defaults to
-	// false: what could not be sent is sent later.
+	// The option is stored with each invitation, so a later change affects only new ones. Defaults to
+	// false: an invitation that could not be sent is sent later.
 	WithdrawOnFailure bool
 
 	// Authorize, if set, is called before Invite, InviteMany, Reserve or ReserveMany write
 	// anything, for example to check a list of allowed domains. The parameters are valid and
 	// normalised. Authorize may change them; they are checked again. Its error is returned unchanged.
 	//
-	// Authorize cannot enforce a number, such as free seats: it is called concurrently, and for all
-	// entries of a list before the first is written, so twenty calls can all see the same three
-	// seats. examples/seats enforces a number, in your transaction or in PgxOptions.OnChange.
+	// Authorize cannot enforce a number, such as free seats, because it is called concurrently, and for all
+	// entries of a list before the first is written. examples/seats enforces a number in your transaction.
 	Authorize func(ctx context.Context, p *InviteParams) error
 
 	// Observer, if set, is called for verbs, requests to Clerk and state changes, for traces and
@@ -167,9 +162,9 @@ type InviteParams struct {
 // the organization's invitation. With AddExisting they are added immediately. A pending invitation of
 // the organization for the address is adopted, without another email.
 //
-// A pending or active member is a duplicate, without a request to Clerk. But if its row has not changed
-// for a day, one Invite per day asks Clerk. In three cases it changes the row as Reconcile would, and
-// invites the person:
+// A pending or active member is a duplicate, without a request to Clerk. But if its row
+// has not changed for a day, one Invite per day asks Clerk. If Clerk shows one of these changes, Invite
+// updates the row as Reconcile would, and invites the person:
 //
 //   - The invitation was revoked or has expired.
 //   - The user has another address now.
@@ -193,8 +188,9 @@ type InviteParams struct {
 //   - the context's and the store's error, unchanged.
 //
 // If the context ends while the invitation is being created, Invite waits up to five more seconds for
-// Clerk's response. If the database or Clerk hangs, saving the result and revoking invitations that are
-// no longer needed can each take another quarter of Config.Lease. Invite is safe for concurrent use, in several processes too, and safe to retry.
+// Clerk's response. If the database or Clerk hangs, it can take half of Config.Lease longer.
+//
+// Invite is safe for concurrent use, in several processes too, and safe to retry.
 func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err error) {
 	ctx, op := s.observe(ctx, "Invite")
 	defer op.end(&err)
@@ -209,11 +205,17 @@ func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err er
 func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 	// A round ends without a result if the row changed in between or was out of date, or if an earlier
 	// attempt's invitation has ended or was withdrawn.
+	var own *Member // the row that the previous round has written
 	for range 3 {
-		m, err := s.inviteOnce(ctx, want)
-		if m != nil || err != nil {
+		m, row, err := s.inviteOnce(ctx, want)
+		var dup *DuplicateEmailError
+		switch {
+		case own != nil && errors.As(err, &dup) && dup.Member.ID == own.ID && dup.Member.Send == own.Send:
+			return overtaken(dup.Member)
+		case m != nil || err != nil:
 			return m, err
 		}
+		own = row
 		if want, err = withNewID(want); err != nil {
 			return nil, err
 		}
@@ -221,38 +223,49 @@ func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 	return nil, ErrConflict
 }
 
-// inviteOnce is one round of invite. It returns nil for another round.
-func (s *Service) inviteOnce(ctx context.Context, want *Member) (*Member, error) {
+// overtaken returns the result of an Invite whose row another call delivers, has delivered, or is erasing.
+func overtaken(row *Member) (*Member, error) {
+	switch {
+	case row.Due():
+		return nil, &ClerkInvitationError{Op: "deliver", Outcome: Fault, Member: row, Err: errLeaseEnds}
+	case row.Status == StatusPending, row.Status == StatusActive:
+		return row, nil
+	}
+	return nil, ErrConflict
+}
+
+// inviteOnce is one round of invite. It returns no member for another round. row is the row that the round has written.
+func (s *Service) inviteOnce(ctx context.Context, want *Member) (m, row *Member, err error) {
 	p, row, err := s.reserveNow(ctx, want)
 	var dup *DuplicateEmailError
 	if errors.As(err, &dup) && s.clearStaleDuplicate(ctx, dup.Member) {
-		return nil, nil // the address can be invited now
+		return nil, nil, nil // the address can be invited now
 	}
 	if err != nil || row == nil {
-		return nil, err
+		return nil, nil, err
 	}
 	done := delivery{Result: Result{Member: row}}
 	switch {
 	case p.owns(row):
 		done = s.deliverNow(ctx, p, row)
 	case row.Due():
-		return nil, nil // the next round takes it over, unless another attempt owns it
+		return nil, row, nil // the next round takes it over, unless another attempt owns it
 	}
 	switch {
 	case done.Err != nil:
-		return nil, done.Err
+		return nil, row, done.Err
 	case done.Member.Status == StatusActive, done.Member.Status == StatusPending:
-		return done.Member, nil
+		return done.Member, row, nil
 	case done.Member.Status == StatusReserved: // another caller delivers it
-		return nil, &DuplicateEmailError{done.Member.Ref(), done.Member}
+		return nil, row, &DuplicateEmailError{done.Member.Ref(), done.Member}
 	case done.endedConcurrently():
-		return nil, ErrConflict
+		return nil, row, ErrConflict
 	}
-	return nil, nil // an earlier attempt's invitation has ended or was withdrawn: invite again
+	return nil, row, nil // an earlier attempt's invitation has ended or was withdrawn: invite again
 }
 
 // reserveNow reserves a row and claims it for a new pass. If another caller changes the row in the meantime, the pass does
-// not own it, or the row is nil.
+// not own it; the row is nil if it was purged.
 func (s *Service) reserveNow(ctx context.Context, want *Member) (*pass, *Member, error) {
 	p, err := s.newPass(ctx)
 	if err != nil {
@@ -269,11 +282,12 @@ func (s *Service) reserveNow(ctx context.Context, want *Member) (*pass, *Member,
 	return p, row, err
 }
 
-// reclaim claims a row of the pass again, under a new lease. The row is nil if it has lost the first claim.
+// reclaim claims a row of the pass again, under a new lease, unless the row has lost the first claim. It returns nil
+// if the row was purged.
 func (s *Service) reclaim(ctx context.Context, p *pass, row *Member) (claimed *Member, err error) {
 	claimed, err = s.change(ctx, row.refByID(), func(current *Member) (_ *Member, err error) {
 		if !current.hasClaimOf(row) {
-			return nil, ErrConflict
+			return current, nil
 		}
 		if p.lease, err = s.newLease(ctx); err != nil {
 			return nil, err
@@ -282,10 +296,11 @@ func (s *Service) reclaim(ctx context.Context, p *pass, row *Member) (claimed *M
 		next := *current
 		next.Attempts-- // the same attempt
 		claimed := s.claimed(next, p.claimedAt)
-		p.claims[row.ID] = claim{claimed.ClaimedUntil, p.claims[row.ID].mayHaveInvitation}
+		first := p.claims[row.ID]
+		p.claims[row.ID] = claim{claimed.ClaimedUntil, first.dueAt, first.mayHaveInvitation}
 		return claimed, nil
 	})
-	if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
+	if errors.Is(err, ErrNotFound) {
 		return nil, nil
 	}
 	return claimed, err

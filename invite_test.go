@@ -536,20 +536,21 @@ func TestRowChangedBeforeARepeatedInsert(t *testing.T) {
 		lost   func(*testing.T, *testkit.Rig)
 		want   clerkinvite.Status
 		err    error
+		queued bool // err is a *ClerkInvitationError; another attempt delivers the member
 		emails int
 	}{
-		"Reserve, delivered":    {reserve, deliver, clerkinvite.StatusPending, nil, 1},
-		"Reserve, claimed":      {reserve, claim, clerkinvite.StatusReserved, nil, 1},
-		"Reserve, updated":      {reserve, update, clerkinvite.StatusReserved, nil, 0},
-		"Reserve, revoked":      {reserve, revoke, clerkinvite.StatusRevoked, nil, 0},
-		"InviteMany, delivered": {inviteMany, deliver, clerkinvite.StatusPending, nil, 1},
-		"InviteMany, claimed":   {inviteMany, claim, clerkinvite.StatusReserved, nil, 1},
-		"InviteMany, updated":   {inviteMany, update, clerkinvite.StatusPending, nil, 1},
-		"InviteMany, revoked":   {inviteMany, revoke, clerkinvite.StatusRevoked, clerkinvite.ErrConflict, 0},
-		"Invite, delivered":     {invite, deliver, clerkinvite.StatusPending, nil, 1},
-		"Invite, claimed":       {invite, claim, clerkinvite.StatusReserved, &clerkinvite.DuplicateEmailError{}, 1},
-		"Invite, updated":       {invite, update, clerkinvite.StatusPending, nil, 1},
-		"Invite, revoked":       {invite, revoke, clerkinvite.StatusRevoked, clerkinvite.ErrConflict, 0},
+		"Reserve, delivered":    {reserve, deliver, clerkinvite.StatusPending, nil, false, 1},
+		"Reserve, claimed":      {reserve, claim, clerkinvite.StatusReserved, nil, false, 1},
+		"Reserve, updated":      {reserve, update, clerkinvite.StatusReserved, nil, false, 0},
+		"Reserve, revoked":      {reserve, revoke, clerkinvite.StatusRevoked, nil, false, 0},
+		"InviteMany, delivered": {inviteMany, deliver, clerkinvite.StatusPending, nil, false, 1},
+		"InviteMany, claimed":   {inviteMany, claim, clerkinvite.StatusReserved, nil, false, 1},
+		"InviteMany, updated":   {inviteMany, update, clerkinvite.StatusPending, nil, false, 1},
+		"InviteMany, revoked":   {inviteMany, revoke, clerkinvite.StatusRevoked, clerkinvite.ErrConflict, false, 0},
+		"Invite, delivered":     {invite, deliver, clerkinvite.StatusPending, nil, false, 1},
+		"Invite, claimed":       {invite, claim, clerkinvite.StatusReserved, nil, true, 1},
+		"Invite, updated":       {invite, update, clerkinvite.StatusPending, nil, false, 1},
+		"Invite, revoked":       {invite, revoke, clerkinvite.StatusRevoked, clerkinvite.ErrConflict, false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -557,10 +558,11 @@ func TestRowChangedBeforeARepeatedInsert(t *testing.T) {
 				store := &repeatedInsert{b.Store, func() { c.lost(t, b) }}
 				s := testkit.New(t, testkit.Options{Clock: b.Clock}, b.Clerk, b.API, store)
 				m, err := c.call(s.Service, t)
-				var dup *clerkinvite.DuplicateEmailError
 				switch {
-				case errors.As(c.err, &dup):
-					require.ErrorAs(t, err, &dup)
+				case c.queued:
+					var clerkErr *clerkinvite.ClerkInvitationError
+					require.ErrorAs(t, err, &clerkErr)
+					require.True(t, clerkErr.Queued())
 				case c.err != nil:
 					require.ErrorIs(t, err, c.err)
 				default:
@@ -571,6 +573,48 @@ func TestRowChangedBeforeARepeatedInsert(t *testing.T) {
 				require.Equal(t, c.want, row.Status)
 				require.Equal(t, 1, row.Send)
 				require.Equal(t, c.emails, b.Clerk.EmailsTo("ada@example.com"))
+			})
+		})
+	}
+}
+
+// An insert takes longer than the lease, so that another attempt can claim the row. The caller's own row is not a duplicate.
+func TestInvite_OvertakenAfterASlowInsert(t *testing.T) {
+	t.Parallel()
+	lost := clerkinvitetest.Fault{Call: clerkinvitetest.CallCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset}
+	limited := clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Status: 429, RetryAfter: time.Second}
+	for name, c := range map[string]struct {
+		fault  *clerkinvitetest.Fault // of the other attempt
+		queued bool
+	}{"delivered": {nil, false}, "claimed": {&lost, true}, "released": {&limited, false}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+				var once sync.Once
+				store := slowInsert{b.Store, func() {
+					once.Do(func() {
+						b.Clock.Advance(time.Hour)
+						if c.fault != nil {
+							b.Clerk.Fail(*c.fault)
+						}
+						_, err := b.Deliver(t.Context(), nil)
+						require.NoError(t, err)
+						b.Clock.Advance(time.Second)
+					})
+				}}
+				m, err := testkit.New(t, testkit.Options{Clock: b.Clock}, b.Clerk, b.API, store).TryInvite(t, "ada@example.com")
+				if c.queued {
+					var clerkErr *clerkinvite.ClerkInvitationError
+					require.ErrorAs(t, err, &clerkErr)
+					require.True(t, clerkErr.Queued())
+					b.Clock.Advance(time.Hour)
+					_, err := b.Deliver(t.Context(), nil)
+					require.NoError(t, err)
+				} else {
+					require.NoError(t, err)
+					require.Equal(t, clerkinvite.StatusPending, m.Status)
+				}
+				b.RequireInvited(t, "ada@example.com", 1)
 			})
 		})
 	}

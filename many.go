@@ -1,6 +1,7 @@
 package clerkinvite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -126,6 +127,7 @@ func (m *many) reserve(ctx context.Context, st TxStore, ps []InviteParams, takeO
 			todo = append(todo, i)
 		}
 	}
+	sortRows(m.wanted, todo)
 	for chunk := range slices.Chunk(todo, reserveChunk) {
 		rows := make([]*Member, len(chunk))
 		for k, i := range chunk {
@@ -144,6 +146,14 @@ func (m *many) reserve(ctx context.Context, st TxStore, ps []InviteParams, takeO
 		m.progress(time.Time{})
 	}
 	return nil
+}
+
+// sortRows sorts indexes into rows by tenant and address, because concurrent transactions that insert the same
+// addresses in several statements deadlock if their orders differ.
+func sortRows(rows []*Member, indexes []int) {
+	slices.SortFunc(indexes, func(a, b int) int {
+		return cmp.Or(cmp.Compare(rows[a].TenantID, rows[b].TenantID), cmp.Compare(rows[a].Email, rows[b].Email))
+	})
 }
 
 // finish returns the results. Inputs that were not reached get the error that ended the call, and

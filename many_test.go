@@ -293,6 +293,54 @@ func (s someOf) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitati
 	return created[:min(6, len(created))], err
 }
 
+// inOrder records the addresses that are inserted.
+type inOrder struct {
+	clerkinvite.TxStore
+
+	inserted []clerkinvite.Ref
+}
+
+func (s *inOrder) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+	for _, m := range rows {
+		s.inserted = append(s.inserted, m.Ref())
+	}
+	return s.TxStore.Insert(ctx, rows)
+}
+
+// Host transactions that reserve or adopt the same people in different orders do not deadlock, because all their statements
+// insert the addresses in the same order. The results are in the order of the input.
+func TestManyInsertInOneOrder(t *testing.T) {
+	t.Parallel()
+	clerk := clerkinvitetest.NewClerk()
+	store := clerkinvitetest.NewMemoryStore()
+	b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+	ps := testkit.People(2100, "p")
+	adopted := make([]clerkinvite.Adopted, len(ps))
+	for i := range ps {
+		ps[i].TenantID = fmt.Sprintf("tenant%d", i%3)
+		adopted[i] = clerkinvite.Adopted{InviteParams: ps[i], ClerkUserID: fmt.Sprintf("user_%d", i)}
+		adopted[i].TenantID = "adopted" + adopted[i].TenantID
+	}
+	slices.Reverse(ps)
+	slices.Reverse(adopted)
+	for what, write := range map[string]func(*clerkinvite.Reserver) ([]clerkinvite.Result, error){
+		"ReserveMany": func(r *clerkinvite.Reserver) ([]clerkinvite.Result, error) { return r.ReserveMany(t.Context(), ps) },
+		"Adopt":       func(r *clerkinvite.Reserver) ([]clerkinvite.Result, error) { return r.Adopt(t.Context(), adopted) },
+	} {
+		order := &inOrder{TxStore: store}
+		results, err := write(b.InTx(order))
+		require.NoError(t, err, what)
+		require.Len(t, order.inserted, len(ps), what)
+		require.True(t, slices.IsSortedFunc(order.inserted, func(a, b clerkinvite.Ref) int {
+			return strings.Compare(a.TenantID+"\x00"+a.Email, b.TenantID+"\x00"+b.Email)
+		}), what)
+		for i, r := range results {
+			require.NoError(t, r.Err, what)
+			require.Equal(t, ps[i].Email, r.Member.Email, what)
+		}
+	}
+}
+
 // Seats, audit rows and invitations of ten thousand people in the host's transaction.
 func TestReserveManyInATransaction(t *testing.T) {
 	t.Parallel()

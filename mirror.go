@@ -13,9 +13,8 @@ import (
 )
 
 // Mirror describes a table of the application that PostgreSQL keeps in sync with the members. Its
-// methods return SQL for the host's migrations. Up creates triggers on clerkinvite_member. The
-// triggers write to the host's table in the same transaction as each change, whether the change comes
-// from the service, the command clerkinvite, a migration or psql.
+// methods return SQL for the host's migrations. Up creates triggers on clerkinvite_member. They write to
+// the host's table in the transaction of each change, no matter which program makes it.
 //
 // The table has a row for each member whose status is in Statuses. The triggers look the row up by tenant
 // and address, so the table needs a unique index on these two columns. They update an existing row, also
@@ -25,9 +24,9 @@ import (
 //
 // The columns can have any type that PostgreSQL converts from text, such as text, varchar, citext
 // or uuid. A TenantID must be spelled as PostgreSQL prints the column's type (a uuid in lower case).
-// Members' addresses are normalised: in lower case, without white space, and with the domain in ASCII
-// (xn--…). The host's addresses must be normalised, too, except that their case does not matter if the
-// column is case-insensitive. Up and Sync fail otherwise, because the triggers would not find these rows.
+// The host's addresses must be normalised like the members': in lower case (unless the column is
+// case-insensitive), without white space, and with the domain in ASCII (xn--…). The triggers would not
+// find other rows, so Up and Sync fail if there are any.
 //
 // If the host's row cannot be written, for example because of a constraint, only that member fails. It
 // gets PostgreSQL's error and is retried later, as after an error of [PgxOptions].OnChange. In the
@@ -50,7 +49,8 @@ type Mirror struct {
 	ClerkUserID string `json:"clerk_user_id,omitempty"`
 	Status      string `json:"status,omitempty"`
 	// Role is the column for the role. For a member without a role, a new row gets the column's
-	// default, and an existing row keeps its value.
+	// default, and an existing row keeps its value. A NOT NULL column without a default works only if all
+	// members have a role.
 	Role string `json:"role,omitempty"`
 	// MemberID is the column for [Member].ID.
 	MemberID string `json:"member_id,omitempty"`
@@ -77,9 +77,13 @@ type Mirror struct {
 // statement, so an error leaves the database unchanged. It does not write existing members to the
 // host's table; use Sync for that. Run both in one transaction, as the role that owns the tables. The
 // SQL is safe to repeat: it replaces an earlier mirror of the same table. Repeat it after the type of a
-// column has changed. It fails if the members are mirrored into another table, if an address is not
-// normalised, or if the table has no unique index on the tenant and the address. An index with a WHERE
-// condition does not count.
+// column has changed. It fails if
+//   - the members are mirrored into another table;
+//   - an address is not normalised;
+//   - the table has no unique index on the tenant and the address (an index with a WHERE condition does
+//     not count);
+//   - a column that the mirror does not write is NOT NULL and has no default, unless the table has a BEFORE
+//     INSERT trigger, which may fill it.
 //
 // Errors: *[InvalidParamsError].
 func (m Mirror) Up() (string, error) { return m.sql(mirrorUp) }
@@ -91,17 +95,14 @@ func (m Mirror) Up() (string, error) { return m.sql(mirrorUp) }
 func (m Mirror) Down() (string, error) { return m.sql(mirrorDown) }
 
 // Sync returns the SQL that brings the host's table in sync with the members. Use it for members that
-// existed before Up, and to repair what Differences finds. A row of the host with a member's MemberID follows
-// the member to its address, as with the triggers. In a mirror without that column, ClerkUserID identifies
-// the row. A row that has never been a member's stays unchanged, because the host may not have adopted it
-// yet.
+// existed before Up, and to repair what Differences finds. If a member's address has changed, Sync finds its
+// row by MemberID or, in a mirror without that column, by ClerkUserID. A row that has never been a member's
+// stays unchanged.
 //
-// It is one statement. If a row cannot be written, for example because of a constraint, the statement
-// raises a warning and continues with the other members. Differences still finds that member. Members
-// that exchange addresses are written together. Any other error, such as a missing privilege or an
-// error of Up, fails the statement. It checks deferred constraints immediately,
-// for the rest of its transaction. Until the transaction ends, it blocks writes to the members, but not
-// reads. It is safe to repeat.
+// It is one statement. If it cannot write a row, for example because of a constraint, it raises a warning
+// and continues with the other members. Any other error, such as a missing privilege or an error of Up,
+// fails the statement. It checks deferred constraints immediately, for the rest of its transaction. Until the
+// transaction ends, it blocks writes to the members, but not reads. It is safe to repeat.
 //
 // Errors: *[InvalidParamsError].
 func (m Mirror) Sync() (string, error) { return m.sql(mirrorSync) }
@@ -112,13 +113,11 @@ func (m Mirror) Sync() (string, error) { return m.sql(mirrorSync) }
 //   - "missing": the host's table has no row for the member.
 //   - "different": a column of the member's row has another value.
 //   - "left over": a revoked, expired or removed member still has a row, possibly with another address.
-//   - "not a member": the row has the ID of a Clerk user or an invitation, but neither its address nor
-//     its ID is that of a member, or that member has another row. Adopt the person or delete the row.
+//   - "not a member": the row has the ID of a Clerk user or an invitation, but it is not the row of a
+//     member. Adopt the person or delete the row.
 //   - "not normalised": the triggers cannot find this row.
 //
-// The tenant and address are the row's, if there is one.
-//
-// The query reads both tables completely.
+// If there is a row, the tenant and address are the row's. The query reads both tables completely.
 //
 // Errors: *[InvalidParamsError].
 func (m Mirror) Differences() (string, error) { return m.sql(mirrorDifferences) }
@@ -131,6 +130,7 @@ const (
 DO {{outer $}}
 DECLARE
 	mirrored text;
+	unfilled text;
 BEGIN
 	{{guard}}
 
@@ -195,6 +195,7 @@ DECLARE
 	row_emails text[];
 	path text := current_setting('search_path');
 	mirrored text;
+	unfilled text;
 	{{variables}}
 BEGIN
 	PERFORM set_config('search_path', concat_ws(', ', nullif(path, ''), {{schemas}}), true);
@@ -352,11 +353,10 @@ func (m Mirror) sql(text string) (string, error) {
 			"SELECT * FROM %s WHERE %s::text COLLATE \"C\" ~ '[^!-@[-~]' lists them. Delete a row if another one already has its normalised address. Run UPDATE %[2]s SET %[3]s = lower(btrim(%[3]s)), or make the column citext if only the case is wrong. "+
 			"If a row is still listed, write its domain in ASCII (xn--…), or delete it", m.Table, table, email)),
 		"{{'not unique'}}", sqlText(fmt.Sprintf("clerkinvite: %s has no unique index on the tenant and the address; run CREATE UNIQUE INDEX ON %s (%s, %s)", m.Table, table, tenant, email)),
-		"{{'tenant_id'}}", sqlText(m.TenantID), "{{'email'}}", sqlText(m.Email),
 		"{{'alter function'}}", sqlText("ALTER FUNCTION " + function + "() SET search_path = "),
 	}
 	for _, c := range m.columns() {
-		host = append(host, "{{"+c.member+"}}", sqlName(c.name))
+		host = append(host, "{{"+c.member+"}}", sqlName(c.name), "{{'"+c.member+"'}}", sqlText(c.name))
 	}
 	return strings.NewReplacer(host...).Replace(text), nil
 }
@@ -394,6 +394,12 @@ func (m Mirror) structure() *strings.Replacer {
 			WHERE indexprs IS NOT NULL AND classid = 'pg_class'::regclass AND objid = indexrelid AND refclassid = classid AND refobjid = indrelid AND refobjsubid <> 0
 			EXCEPT
 			SELECT attnum FROM pg_attribute WHERE attrelid = indrelid AND attname IN ({{'tenant_id'}}, {{'email'}}))`
+		// The columns that make every INSERT fail, unless a trigger fills them. The role column may be one of them,
+		// because a host can invite everyone with a role.
+		unfilled = `pg_attribute JOIN pg_class ON pg_class.oid = attrelid JOIN pg_type ON pg_type.oid = atttypid
+		WHERE attrelid = {{'table'}}::regclass AND relkind IN ('r', 'p') AND attnum > 0 AND (attnotnull OR typnotnull)
+		AND NOT atthasdef AND attidentity = '' AND typdefault IS NULL AND attname NOT IN ({{'columns'}})
+		AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = attrelid AND tgtype & 7 = 7 AND tgenabled <> 'D')` // BEFORE INSERT FOR EACH ROW
 		// Up and Sync begin with it, so that Sync writes nothing where Up failed.
 		guard = `PERFORM {{columns}} FROM {{table}} AS a WHERE false; -- a clear error if one does not exist
 	mirrored := (SELECT obj_description(oid, 'pg_trigger')::json ->> 'table' FROM pg_trigger
@@ -406,6 +412,10 @@ func (m Mirror) structure() *strings.Replacer {
 	END IF;
 	IF (SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = {{'table'}}::regclass) AND NOT EXISTS (SELECT FROM pg_index WHERE ` + isUnique + `) THEN
 		RAISE EXCEPTION USING MESSAGE = {{'not unique'}};
+	END IF;
+	unfilled := (SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM ` + unfilled + `);
+	IF unfilled IS NOT NULL THEN
+		RAISE EXCEPTION 'clerkinvite: % has NOT NULL columns without a default, so it would reject new members: %; give them a default, or allow NULL', {{'name'}}, unfilled;
 	END IF;`
 		schemas = `(SELECT string_agg(quote_ident(nspname), ', ' ORDER BY of_table DESC)
 		FROM (
@@ -436,7 +446,7 @@ func (m Mirror) structure() *strings.Replacer {
 	}
 	isEqual, isPresent := []string{sameKey}, []string(nil)
 	variables := []string{"old_tenant_id {{table}}.{{tenant_id}}%TYPE;", "old_email {{table}}.{{email}}%TYPE;"}
-	var all, assign, names, values, sets, leftSets []string
+	var all, allNames, assign, names, values, sets, leftSets []string
 	for _, c := range m.columns() {
 		name, value, text := "{{"+c.member+"}}", "clerkinvite_mirror.new_"+c.member, "a.{{"+c.member+`}}::text COLLATE "C"`
 		if c.field == "LeftColumn" {
@@ -445,7 +455,7 @@ func (m Mirror) structure() *strings.Replacer {
 			variables = append(variables, "new_"+c.member+" {{table}}."+name+"%TYPE;")
 			assign = append(assign, "new_"+c.member+" := {{row}}."+c.member+";")
 		}
-		all = append(all, "a."+name)
+		all, allNames = append(all, "a."+name), append(allNames, "{{'"+c.member+"'}}")
 		set := name + " = " + value
 		switch c.field {
 		case "ClerkUserID":
@@ -528,7 +538,7 @@ func (m Mirror) structure() *strings.Replacer {
 	return strings.NewReplacer(
 		"{{variables}}", joined(variables, "\n\t"), "{{at key}}", atKey, "{{erased}}", erased, "{{clear role}}", clearRole,
 		"{{same key}}", sameKey, "{{same person}}", person, "{{occupant}}", "m.tenant_id = clerkinvite_mirror.moved.tenant_id AND "+occupant, "{{not written}}", notWritten,
-		"{{schemas}}", schemas, "{{not normalised}}", notNormalised, "{{guard}}", strings.ReplaceAll(guard, "{{columns}}", joined(all, ", ")),
+		"{{schemas}}", schemas, "{{not normalised}}", notNormalised, "{{guard}}", strings.NewReplacer("{{columns}}", joined(all, ", "), "{{'columns'}}", joined(allNames, ", ")).Replace(guard),
 		"{{missing}}", missing, "{{left over}}", leftOver, "{{left rows}}", leftRows, "{{no member}}", noMember, "{{was member}}", wasMember,
 		"{{is shown m}}", is("m", shown), "{{is shown NEW}}", is("NEW", shown), "{{is shown OLD}}", is("OLD", shown),
 		"{{put NEW}}", block(put, "NEW"), "{{put member}}", block(put, "member"),

@@ -207,6 +207,7 @@ func TestMirror_FailsAsAWhole(t *testing.T) {
 	for reason, tables := range map[string]string{
 		"not normalised":  "INSERT INTO admin_user VALUES ('acme', 'Grace@example.com', 'user_grace', 'admin')",
 		"no unique index": "ALTER TABLE admin_user DROP CONSTRAINT admin_user_tenant_id_email_key",
+		"reject new":      "ALTER TABLE admin_user ADD name text NOT NULL",
 		"mirrored into":   "CREATE TABLE other (LIKE admin_user INCLUDING INDEXES)",
 	} {
 		t.Run(reason, func(t *testing.T) {
@@ -383,6 +384,45 @@ func TestMirror_NeedsAUniqueIndex(t *testing.T) {
 			_, fix, _ := strings.Cut(failure.Message, "run ")
 			h.exec(fix)
 			h.exec(h.sql(clerkinvite.Mirror.Up))
+		})
+	}
+}
+
+// A column that no INSERT fills would reject every new member, after Clerk has sent the email.
+func TestMirror_NeedsDefaults(t *testing.T) {
+	t.Parallel()
+	const fill = `CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.name := 'x'; RETURN NEW; END $$;
+		ALTER TABLE admins ADD name text NOT NULL;`
+	for sql, want := range map[string]string{
+		"ALTER TABLE admins ADD name text NOT NULL":                                                                                        "name",
+		`ALTER TABLE admins ADD name text NOT NULL, ADD "Full %Name" text NOT NULL, ADD locale text`:                                       `name, "Full %Name"`,
+		"ALTER TABLE admins ADD id uuid PRIMARY KEY":                                                                                       "id",
+		"CREATE DOMAIN name AS text NOT NULL; ALTER TABLE admins ADD name public.name":                                                     "name",
+		fill + "CREATE TRIGGER fill BEFORE UPDATE ON admins FOR EACH ROW EXECUTE FUNCTION fill()":                                          "name",
+		fill + "CREATE TRIGGER fill BEFORE INSERT ON admins FOR EACH ROW EXECUTE FUNCTION fill(); ALTER TABLE admins DISABLE TRIGGER fill": "name",
+		fill + "CREATE TRIGGER fill BEFORE INSERT OR UPDATE ON admins FOR EACH ROW EXECUTE FUNCTION fill()":                                "",
+		"ALTER TABLE admins ADD name text NOT NULL DEFAULT ''":                                                                             "",
+		"CREATE DOMAIN name AS text NOT NULL DEFAULT ''; ALTER TABLE admins ADD name public.name NOT NULL":                                 "",
+		"ALTER TABLE admins ADD id bigint GENERATED ALWAYS AS IDENTITY, ADD upper text NOT NULL GENERATED ALWAYS AS (upper(email)) STORED": "",
+		"ALTER TABLE admins ADD name text NOT NULL; ALTER TABLE admins DROP name":                                                          "",
+		"ALTER TABLE admins ALTER tenant SET NOT NULL, ALTER email SET NOT NULL, ALTER clerk SET NOT NULL, ALTER role SET NOT NULL":        "",
+	} {
+		t.Run(sql, func(t *testing.T) {
+			t.Parallel()
+			store, pool := testkit.NewPgxStore(t)
+			h := &mirrored{t, clerkinvite.Mirror{Table: "admins", TenantID: "tenant", Email: "email", ClerkUserID: "clerk", Role: "role"}, store, pool}
+			h.exec(`CREATE TABLE admins (tenant text, email text, clerk text, role text, UNIQUE (tenant, email));` + sql)
+			_, err := pool.Exec(t.Context(), h.sql(clerkinvite.Mirror.Up))
+			if want != "" {
+				require.Equal(t, "P0001", sqlState(err))
+				require.ErrorContains(t, err, "admins has NOT NULL columns without a default, so it would reject new members: "+want+";")
+				return
+			}
+			require.NoError(t, err)
+			m := testkit.ReservedRow("acme", "ada@example.com")
+			m.Role = "editor"
+			testkit.InsertRows(t, store, testkit.ActiveRow(m, "user_ada"))
+			require.Equal(t, 1, testkit.QueryOne[int](t, pool, "SELECT count(*) FROM admins"))
 		})
 	}
 }

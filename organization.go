@@ -514,8 +514,13 @@ func refusedByOrganization(err error) bool {
 
 // refusesEverybody reports whether an organization accepts no new members: it is full, or does not exist.
 func refusesEverybody(err error) bool {
+	return saysFull(err) || saysNoOrganization(err)
+}
+
+// saysFull reports whether Clerk says that the organization, or the plan, has no free seat.
+func saysFull(err error) bool {
 	code := codeOf(err)
-	return code == ReasonOrganizationFull || code == codeNoSeats || saysNoOrganization(err)
+	return code == codeFull || code == codeNoSeats
 }
 
 // saysNoOrganization reports whether a response about an organization says that it does not exist. If the

@@ -1,6 +1,7 @@
 package clerkinvite_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -507,9 +508,13 @@ func TestOrganization_RefusalNamesTheOrganization(t *testing.T) {
 		arrange  func(c *clerkinvitetest.Clerk)
 		o        clerkinvite.Organization
 		want     string
+		reason   string // "" if it is Clerk's code
 	}{
-		"full":         {o: clerkinvite.Organization{ID: "org_full"}, want: "the organization has no free seat"},
-		"plan is full": {behavior: clerkinvitetest.Behavior{OrganizationInsufficientSeats: true}, o: clerkinvite.Organization{ID: "org_full"}, want: "the organization has no free seat"},
+		"full": {o: clerkinvite.Organization{ID: "org_full"}, want: "the organization has no free seat", reason: clerkinvite.ReasonOrganizationFull},
+		"plan is full": {
+			behavior: clerkinvitetest.Behavior{OrganizationInsufficientSeats: true}, o: clerkinvite.Organization{ID: "org_full"},
+			want: "the organization has no free seat", reason: clerkinvite.ReasonOrganizationFull,
+		},
 		"deleted":      {arrange: func(c *clerkinvitetest.Clerk) { c.DeleteOrganization(org) }, o: clerkinvite.Organization{ID: org}, want: missing},
 		"unauthorized": {behavior: clerkinvitetest.Behavior{OrganizationUnauthorized: true}, o: clerkinvite.Organization{ID: "org_unknown"}, want: missing},
 		"not enabled":  {arrange: (*clerkinvitetest.Clerk).DisableOrganizations, o: clerkinvite.Organization{ID: org}, want: missing},
@@ -535,6 +540,9 @@ func TestOrganization_RefusalNamesTheOrganization(t *testing.T) {
 				var stored *clerkinvite.ClerkInvitationError
 				require.ErrorAs(t, err, &stored)
 				require.Equal(t, clerkinvite.StatusFailed, stored.Member.Status)
+				var api *clerkinvite.APIError
+				require.ErrorAs(t, err, &api)
+				require.Equal(t, cmp.Or(test.reason, api.Code), stored.Member.Reason)
 			})
 		})
 	}
@@ -833,6 +841,22 @@ func TestOrganization_DeliveredByAProcessWithout(t *testing.T) {
 		_, err = without.Remove(t.Context(), testkit.Acme("p0@example.com"))
 		require.ErrorContains(t, err, "Config.Organizations is missing")
 		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "p0@example.com").Status)
+	})
+}
+
+// Without Config.Organizations, a call that delivers to an existing user returns the same error as the others.
+func TestOrganization_ResendByAProcessWithout(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{})
+		require.NoError(t, err)
+		b.Clerk.AddVerifiedUser("ada@example.com")
+		b.Clock.Advance(2 * time.Hour)
+		_, err = b.Workers(t, 1)[0].Resend(t.Context(), testkit.Acme("ada@example.com"))
+		require.EqualError(t, err, "clerkinvite: Config.Organizations is missing: set it to the result of clerkapi.New")
+		status, _ := clerkinvite.HTTPError(err)
+		require.Equal(t, http.StatusInternalServerError, status)
+		require.True(t, b.Member(t, "ada@example.com").Due(), "another process delivers it")
 	})
 }
 

@@ -396,7 +396,7 @@ func (s *Service) refreshLimits(ctx context.Context) {
 // hour began, and the microseconds are the number of creates since.
 const (
 	turnDeliver   = "turn deliver"
-	turnReconcile = "reconcile"
+	turnReconcile = "turn reconcile"
 )
 
 // turn is the right to do something until ends, or until it is released.

@@ -33,60 +33,38 @@ type ReconcileReport struct {
 	Moved     int // active members who now have their user's new address
 
 	LeftOver int // open invitations that this library created and no member refers to: revoked at Clerk
-	Unknown  int // open invitations with the ID of a member that is not in this database: unchanged
+	Unknown  int // open invitations of members that are not in this database: unchanged
 	Newer    int // open invitations newer than their member's row, as after restoring a backup: unchanged
-	Missing  int // active members whose user does not exist, while Clerk shows no member that is as old: unchanged
+	Missing  int // active members whose user Clerk does not know: unchanged, because the key may be another instance's
 
-	// AcceptedElsewhere contains members whose invitation is valid and was accepted, although no Clerk
-	// user has verified their address. They have probably signed up under another address. Clerk does
-	// not say who accepted an invitation.
+	// AcceptedElsewhere contains pending members whose invitation was accepted, although no Clerk user has
+	// verified their address. These people have probably signed up under another address.
 	AcceptedElsewhere []*Member
 
-	// OutOfDate contains active members who keep an address that their user has given up, because the
-	// user's primary address is not verified or another member of the tenant has it.
+	// OutOfDate contains active members whose user has given up the member's address, but has no verified
+	// primary address, or has one that another member of the tenant uses.
 	OutOfDate []*Member
 
 	Cursor string // "" if everything was checked; otherwise where to continue
 }
 
 // Reconcile compares the rows with Clerk, and applies changes that no webhook reported: people who have
-// joined, users who were deleted or have another address, invitations that expired or were revoked in
-// the dashboard. It also revokes open invitations that this library created and no member refers to.
+// joined, users who were deleted, have left their organization or have another address, and invitations that
+// expired or were revoked in the dashboard. It also revokes open invitations that this library created and no member refers to.
 //
-// It checks all pending and active members, ordered by tenant and ID, with one request per 100.
-// Then it checks the invitations, with one request per 500. It reads all open invitations, and those
-// created after the oldest invitation that a member waits for. Members whose invitation has ended are
-// looked up again, 100 per request, and so are adopted members whose invitation no list shows. Absence
-// from a list proves nothing. A call that ends at its Limit does not page through the lists.
-// Instead, it makes two requests for each adopted member whose assumed expiry has passed, to read the real one.
+// It removes a member whose user was deleted only if Clerk knows another member that is at least as old.
+// Otherwise the secret key may be another instance's, and the report counts the member as Missing. If there
+// are active members, but Clerk knows neither a user nor an invitation of any member, Reconcile changes
+// nothing and returns a *[ClerkInvitationError]. If the users were really deleted, use Remove. A member that
+// has become active in the last five minutes stays, because Clerk may not show the user yet.
 //
-// It makes at most five requests per second after the first 25. This leaves at least a quarter of
-// Clerk's limit to other callers, even for a development instance.
+// It makes about one request per 100 pending or active members, one per 100 members of an organization, one
+// per 500 invitations, and one per deleted user. After the first 25 requests it makes at most five per
+// second, so that other callers keep at least a quarter of Clerk's limit.
 //
-// It stops early when its Limit is reached, its context ends, or the store or Clerk fails. The
-// report then covers the completed part, and Cursor says where to continue. A member or an invitation
-// that cannot be changed does not stop it. The first such error is returned at the end.
-//
-// If a member's user does not exist, Reconcile looks for another member with the same or an earlier
-// SettledAt whose user or invitation Clerk shows. It removes the member only if there is one. Otherwise the
-// secret key may be another instance's, and the report counts the member as Missing. The check
-// takes one request for each user that is missing from Clerk's list. Reconcile never removes a member that
-// became active in the last five minutes, because Clerk may not show the user yet.
-//
-// For members of organizations it makes more requests: one per organization in each 100 members, and, if
-// Config.Organizations is set, one per 500 invitations of all organizations. It removes an active member if
-// two responses about the organization omit the user, and Clerk shows another active member of this or
-// another organization.
-//
-// If the user of an active member has given up the member's address, the member gets the user's verified
-// primary address. If another member of the tenant has that address, nothing changes. But a member that was
-// removed as a second address of the same user is erased, and its address is used.
-//
-// If Clerk leaves out an active member's user, and shows no other member's user and no invitation that a
-// member refers to, whatever its age, the secret key is probably another instance's. Reconcile then changes
-// nothing and returns a *[ClerkInvitationError]. The same happens if all users of a small
-// instance were deleted and no member refers to any of the 500 newest invitations at Clerk. Remove
-// these members, and those counted as Missing, with Remove.
+// It stops early when its Limit is reached, its context ends, or the store or Clerk fails. The report then
+// covers the completed part, and Cursor says where to continue. If it cannot change a member or an
+// invitation, it continues with the others, and returns the first such error at the end.
 //
 // Errors: *[InvalidParamsError]; *[ClerkInvitationError]; the context's and the store's error,
 // unchanged. Reconcile is safe for concurrent use, in several processes too, and safe to retry.
@@ -144,7 +122,8 @@ const (
 	clockSkew = 10 * time.Minute
 )
 
-// reconciliation is one call of Reconcile.
+// reconciliation is one call of Reconcile. Absence from one of Clerk's lists proves nothing, so Clerk is asked about
+// the member again before the member ends.
 type reconciliation struct {
 	s        *Service
 	opts     ReconcileOptions

@@ -233,6 +233,27 @@ func TestResend_RevokesTheOlderInvitationOfAUser(t *testing.T) {
 	require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
 }
 
+// The response to a resend's create is lost, and an operator revokes the new invitation. The older one is revoked with the member.
+func TestPromise4_ResendRevokedAtClerk(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+		b.MustInvite(t, "ada@example.com")
+		b.Clock.Advance(time.Hour)
+		b.FailCreates(clerkinvitetest.Fault{When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+		_, err := b.Resend(t.Context(), testkit.Ada)
+		require.Error(t, err)
+		open := b.Clerk.OpenInvitations("ada@example.com")
+		require.Len(t, open, 2)
+		b.Clerk.RevokeInDashboard(open[1].ID)
+		b.Clock.Advance(time.Hour)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		m := b.Member(t, "ada@example.com")
+		require.Equal(t, []any{clerkinvite.StatusRevoked, clerkinvite.ReasonAtClerk}, []any{m.Status, m.Reason})
+		require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
+	})
+}
+
 // Whatever fails during a resend, the person always has a working invitation, in the end exactly one, and gets no email
 // twice.
 func TestResend_NeverLosesTheInvitation(t *testing.T) {

@@ -305,7 +305,7 @@ func TestRun_ReconcilesOncePerInterval(t *testing.T) {
 				passes := strings.Count(log.String(), stopped)
 				require.Equal(t, passes, strings.Count(log.String(), "report.members="), "each error has the report, and nothing else is logged")
 				require.NotContains(t, log.String(), "msg=reconciled")
-				next, err := b.Store.SwapTime(t.Context(), "reconcile", time.Time{}, time.Time{})
+				next, err := b.Store.SwapTime(t.Context(), "turn reconcile", time.Time{}, time.Time{})
 				require.NoError(t, err)
 				if c.complete {
 					require.Equal(t, 1, passes)

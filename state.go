@@ -25,19 +25,19 @@ var transitions = map[Status][]Status{
 
 // Reasons that this library sets. Other values of Member.Reason are Clerk's error codes.
 const (
-	ReasonUserBanned        = "user_banned"                            // failed: the Clerk user with this address is banned
-	ReasonUserDeprovisioned = "user_deprovisioned"                     // failed: the Clerk user with this address is deprovisioned
-	ReasonUserLocked        = "user_locked"                            // failed: the Clerk user with this address is locked; if still due, it is retried when the lock ends
-	ReasonUserDeleted       = "user_deleted"                           // removed: the Clerk user was deleted
-	ReasonSecondAddress     = "second_address"                         // removed: the same user is in the tenant under another address
-	ReasonAtClerk           = "revoked_at_clerk"                       // revoked: the invitation was revoked at Clerk
-	ReasonWithdrawn         = "withdrawn"                              // failed, or still pending after a resend: not sent, because Config.WithdrawOnFailure is set
-	ReasonBulkRejected      = "bulk_rejected"                          // reserved, pending: still due, after Clerk rejected a bulk request because of another member
-	ReasonAdopted           = "adopted"                                // pending, active: unchanged since Adopt
-	ReasonLeft              = "left_organization"                      // removed: the user is no longer a member of the organization
-	ReasonOrganizationFull  = "organization_membership_quota_exceeded" // failed, or revoked after a resend: the organization has no free seat
-	ReasonUnavailable       = "unavailable"                            // reserved, pending: still due, after a request to Clerk failed without a code
-	ReasonRejected          = "rejected"                               // failed: Clerk, or a firewall in front of it, repeatedly rejected only this address, without a code
+	ReasonUserBanned        = "user_banned"        // failed: the Clerk user with this address is banned
+	ReasonUserDeprovisioned = "user_deprovisioned" // failed: the Clerk user with this address is deprovisioned
+	ReasonUserLocked        = "user_locked"        // failed: the Clerk user with this address is locked; if still due, it is retried when the lock ends
+	ReasonUserDeleted       = "user_deleted"       // removed: the Clerk user was deleted
+	ReasonSecondAddress     = "second_address"     // removed: the same user is in the tenant under another address
+	ReasonAtClerk           = "revoked_at_clerk"   // revoked: the invitation was revoked at Clerk
+	ReasonWithdrawn         = "withdrawn"          // failed, or still pending after a resend: not sent, because Config.WithdrawOnFailure is set
+	ReasonBulkRejected      = "bulk_rejected"      // reserved, pending: still due, after Clerk rejected a bulk request because of another member
+	ReasonAdopted           = "adopted"            // pending, active: unchanged since Adopt
+	ReasonLeft              = "left_organization"  // removed: the user is no longer a member of the organization
+	ReasonOrganizationFull  = "organization_full"  // failed, or revoked after a resend: the organization has no free seat
+	ReasonUnavailable       = "unavailable"        // reserved, pending: still due, after a request to Clerk failed without a code
+	ReasonRejected          = "rejected"           // failed: Clerk, or a firewall in front of it, repeatedly rejected only this address, without a code
 )
 
 // allowed reports whether a member may change from one state to another.

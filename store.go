@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// Status is the state of a member. state.go has the table of allowed state changes.
-//
-// To add a status, change [Statuses], that table, [Status.Waits], [Member.Due], the rules of
+// To add a status, change Statuses, the table in state.go, Status.Waits, Member.Due, the rules of
 // clerkinvitetest.MemoryStore, and the model in internal/model/protocol. In migrations/ and
 // sqlitestore/migrations/, change the CHECK constraints and the conditions of the partial
 // indexes, which the statements repeat. Everything else uses Statuses.
+
+// Status is the state of a member. docs/architecture.md has the table of state changes.
 type Status string
 
 const (
@@ -81,7 +81,7 @@ type Member struct {
 
 	Send     int    `json:"send"`             // number of the requested invitation; 1 is the first
 	Sent     int    `json:"sent"`             // number of the last invitation that was completed; see Due
-	Bulk     bool   `json:"bulk"`             // Send was requested by InviteMany or ReserveMany, whatever the endpoint; see Store.Due
+	Bulk     bool   `json:"bulk"`             // Send was requested by InviteMany or ReserveMany; see DueQuery
 	Attempts int    `json:"attempts"`         // attempts to deliver Send, including the current one
 	Reason   string `json:"reason,omitempty"` // why the member is in its state, for people: a code from Clerk or one of the Reason constants
 	Version  int64  `json:"version"`          // increases by one with every change; compare-and-swap compares it
@@ -89,7 +89,7 @@ type Member struct {
 	ReservedAt    time.Time  `json:"reserved_at"`               // when Send was requested
 	InvitedAt     *time.Time `json:"invited_at,omitempty"`      // created_at of the invitation, by Clerk's clock
 	ExpiresAt     *time.Time `json:"expires_at,omitempty"`      // expires_at of the invitation, by Clerk's clock
-	SettledAt     *time.Time `json:"settled_at,omitempty"`      // when the last invitation was completed, ended, or was withdrawn after it may have been sent
+	SettledAt     *time.Time `json:"settled_at,omitempty"`      // when the last invitation was completed, ended or withdrawn
 	ClaimedUntil  *time.Time `json:"claimed_until,omitempty"`   // until then one delivery attempt owns the row; a past time means that Clerk may have an invitation that the row does not refer to
 	NextAttemptAt *time.Time `json:"next_attempt_at,omitempty"` // time of the next delivery attempt; nil if the member is not due
 	UpdatedAt     time.Time  `json:"updated_at"`
@@ -144,8 +144,8 @@ type Result struct {
 }
 
 // Change is a change of one member from Old to New, which have the same ID and TenantID. If
-// New is nil, the member and its history are erased. If Old is nil, the member is new; only
-// [PgxOptions].OnChange gets such a change, because Insert writes new members.
+// New is nil, the member and its history are erased. If Old is nil, the member is new. Only
+// [PgxOptions].OnChange gets such a change.
 type Change struct {
 	Old, New *Member
 }
@@ -212,9 +212,8 @@ type PageQuery struct {
 //     order begins after AfterTenantID and wraps around.
 //   - A tenant's members are ordered by NextAttemptAt and ID.
 //
-// So within a group, neither a tenant with many members nor a large number of tenants delays the
-// others for long. Imports (Bulk) wait for all other members. A host that calls Reserve for each
-// line of a list therefore delays every tenant's imports. Use ReserveMany for lists.
+// Within a group, no tenant delays the others for long. Imports (Bulk) wait for all other members.
+// So use ReserveMany for lists, and not Reserve.
 type DueQuery struct {
 	At            time.Time // members whose NextAttemptAt is at or before this
 	AfterTenantID string    // the tenant of the last member of the previous batch; "" for none
@@ -265,6 +264,10 @@ type TxStore interface {
 	// If the address is free, but another member of the tenant has the row's ClerkUserID,
 	// the row is not written. Its Result has the other member and ErrUserTaken.
 	//
+	// If the database refuses a row, for example because of a host's constraint, the row's Result has
+	// the error, and the other rows are written. In a host's transaction, such an error may be the
+	// whole call's, because nothing more can be written.
+	//
 	// A duplicate must not abort a surrounding transaction.
 	Insert(ctx context.Context, rows []*Member) ([]Result, error)
 
@@ -280,7 +283,8 @@ type TxStore interface {
 	// The database must enforce ErrUserTaken and ErrEmailTaken with unique keys, so that they
 	// also hold against concurrent calls of Insert. If another change of the same call gives up
 	// an address or a user, the address or user may still count as taken. One change's failure
-	// does not affect the others, even in the same tenant.
+	// does not affect the others, even in the same tenant. In a host's transaction, an error of the
+	// database may be the whole call's, as for Insert.
 	//
 	// The history entry has the Role and the ChangedBy of the changed member.
 	//

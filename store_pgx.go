@@ -49,8 +49,8 @@ type PgxOptions struct {
 	//
 	// OnChange is called concurrently. It must be quick, because it runs while row locks and a
 	// connection are held. It must not call Clerk or the Service, and must not commit or roll
-	// back tx. Outside WithTx its context ends after a part of the time that is left for the
-	// write, so that blocking for one member does not delay the others.
+	// back tx. Outside WithTx its context has a deadline, so that one member cannot delay the
+	// others for long.
 	//
 	// With OnChange, each Insert or Update with recorded changes uses a READ COMMITTED
 	// transaction instead of a single statement. Within WithTx it uses a savepoint.
@@ -97,8 +97,8 @@ func NewPgxStore(db PgxDB, opts *PgxOptions) *PgxStore {
 // 40001 for an address that was committed after the snapshot; retry the whole transaction.
 //
 // If two transactions reserve the same addresses in different orders, they deadlock, and
-// PostgreSQL aborts one with 40P01; retry the whole transaction. ReserveMany sorts its
-// addresses, so a single call per transaction avoids this.
+// PostgreSQL aborts one with 40P01; retry the whole transaction. ReserveMany and Adopt sort their
+// addresses, so a single call per transaction avoids this for people who have no row yet.
 func (s *PgxStore) WithTx(tx pgx.Tx) TxStore { return &pgxWriter{s, tx} }
 
 // Insert implements [TxStore].

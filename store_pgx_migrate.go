@@ -68,9 +68,8 @@ var ErrSchemaNewer = errors.New("clerkinvite: the tables were migrated by a newe
 // to date or newer. The table clerkinvite_migration records which migrations have run.
 //
 // Migrate grants PUBLIC, and Supabase's roles anon and authenticated, no privileges on new tables,
-// and revokes those that they get by default. A role that must not read clerkinvite_migration can
-// call Migrate if the tables are complete. migrations/README.md lists the privileges that the
-// library's role needs.
+// and revokes those that they get by default. If the tables are complete, the role needs no privilege
+// on clerkinvite_migration. migrations/README.md lists the privileges that the library's role needs.
 //
 // A host that runs the SQL of [Migrations] with its own tool must continue to use that tool:
 // Migrate returns an error if it did not create the tables. Other errors are PostgreSQL's. After

@@ -312,12 +312,13 @@ func (s *pgxSQL) acceptGone(ctx context.Context, db pgxQuerier, changes []Change
 	})
 }
 
-// explain returns the error of an update. It is a rowError if a Clerk user or an address is taken.
+// explain returns the error of an update. For a single change it is a rowError if a Clerk user or an
+// address is taken.
 func (s *pgxSQL) explain(ctx context.Context, db pgxQuerier, changes []Change, err error) error {
 	switch {
-	case !IsUniqueViolation(err):
+	case !IsUniqueViolation(err), len(changes) > 1, changes[0].New == nil:
 		return err
-	case len(changes) > 1, IsUniqueViolation(err, "clerkinvite_member_user_key"):
+	case IsUniqueViolation(err, "clerkinvite_member_user_key"):
 		return rowError{ErrUserTaken}
 	case IsUniqueViolation(err, "clerkinvite_member_email_key"):
 		return rowError{ErrEmailTaken}

@@ -78,9 +78,20 @@ func TestPgxStore(t *testing.T) {
 					assert.Zero(t, testkit.QueryOne[int](t, pool, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`), "deadlocks")
 				}
 			})
-			return store
+			return refusing{store, pool}
 		})
 	})
+}
+
+// refusing is a store of the suite with its database.
+type refusing struct {
+	*clerkinvite.PgxStore
+	pool *pgxpool.Pool
+}
+
+// Refuse lets the suite check that a refused row fails alone.
+func (s refusing) Refuse(ctx context.Context, tenantID string) error {
+	return testkit.RefuseRows(ctx, s.pool, "clerkinvite_member", tenantID)
 }
 
 // A store takes a pool or a connection, but not a transaction.
@@ -334,6 +345,39 @@ func TestPgxStore_IllegalRowDoesNotBlockOthers(t *testing.T) {
 	require.ErrorAs(t, results[2].Err, &pg)
 	require.Equal(t, "23514", pg.Code)
 	require.NoError(t, results[3].Err)
+}
+
+// A unique key of the host's that its trigger violates is the error of that member only, also of an erasure.
+func TestPgxStore_HostKeyViolatedByATrigger(t *testing.T) {
+	t.Parallel()
+	store, pool := testkit.NewPgxStore(t)
+	rows := testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "kept@example.com"), testkit.ReservedRow("tenant", "erased@example.com"))
+	_, err := pool.Exec(t.Context(), `CREATE TABLE leaver (email text PRIMARY KEY);
+		INSERT INTO leaver VALUES ('kept@example.com');
+		CREATE FUNCTION leave() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO leaver VALUES (OLD.email); RETURN NULL; END $$;
+		CREATE TRIGGER leaves AFTER DELETE ON clerkinvite_member FOR EACH ROW EXECUTE FUNCTION leave()`)
+	require.NoError(t, err)
+	results, err := store.Update(t.Context(), []clerkinvite.Change{{Old: rows[0]}, {Old: rows[1]}})
+	require.NoError(t, err)
+	require.True(t, clerkinvite.IsUniqueViolation(results[0].Err, "leaver_pkey"), results[0].Err)
+	require.NoError(t, results[1].Err)
+
+	clerk := clerkinvitetest.NewClerk()
+	b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+	require.True(t, clerkinvite.IsUniqueViolation(b.Purge(t.Context(), rows[0].Ref()), "leaver_pkey"))
+
+	// In the host's transaction nothing can be written after the error, so the whole call fails.
+	_, err = pool.Exec(t.Context(), `CREATE TRIGGER moves AFTER UPDATE ON clerkinvite_member FOR EACH ROW EXECUTE FUNCTION leave()`)
+	require.NoError(t, err)
+	row, err := b.Get(t.Context(), rows[0].Ref())
+	require.NoError(t, err)
+	other := testkit.InsertRows(t, store, testkit.ReservedRow("tenant", "other@example.com"))[0]
+	changes := []clerkinvite.Change{{Old: other, New: other.Clone()}, {Old: row, New: row.Clone()}}
+	tx, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = store.WithTx(tx).Update(t.Context(), changes)
+	require.True(t, clerkinvite.IsUniqueViolation(err, "leaver_pkey"), err)
+	require.NoError(t, tx.Rollback(t.Context()))
 }
 
 // A batch that deadlocks again and again is split, because smaller ones hold fewer locks.

@@ -153,7 +153,11 @@ func (a *attempt) changedRow(now time.Time) *Member {
 		if a.bulkRejected {
 			m = withRetry(m)
 		}
-		return asReleased(m, v.dueAt, mayHaveInvitation)
+		dueAt := v.dueAt
+		if a.dueAt.After(dueAt) { // otherwise the next attempt would not be early
+			dueAt = a.dueAt
+		}
+		return asReleased(m, dueAt, mayHaveInvitation)
 	default: // undecided, isUncertain: write does not write these
 		return &m
 	}
@@ -171,8 +175,9 @@ func (v *verdict) report(m *Member) *delivery {
 		d.Err = &DuplicateEmailError{m.Ref(), v.other}
 	case isRefused, isUncertain, isPostponed, isLimited, isReleased:
 		d.Err = &ClerkInvitationError{Op: v.op, Outcome: v.outcome(), Member: m, Err: v.err}
-		if (v.kind == isUncertain || v.kind == isPostponed) && failureOf(v.err, "") == foreignError {
-			d.Err = v.err // the host's own error passes unchanged
+		failure := failureOf(v.err, "")
+		if (v.kind == isUncertain || v.kind == isPostponed) && (failure == foreignError || failure == notConfigured) {
+			d.Err = v.err // the host's own error or mistake passes unchanged
 		}
 	default:
 	}
@@ -209,6 +214,7 @@ func (s *Service) callFailed(ctx context.Context, p *pass, a *attempt, c call, e
 		return s.released(ctx, p) // the caller's context has ended, and Clerk did nothing
 	}
 	now := s.now()
+	c.early = a.early
 	c.othersCreated = c.sends && s.createdSincePreviousAttempt(a.row, now)
 	v := failureVerdict(a.row, c, err, now, s.backoff(a.row.Attempts))
 	log := s.log.With("op", c.op, "outcome", v.outcome(), "member", *a.row, "cause", logError(err))
@@ -261,6 +267,7 @@ type call struct {
 
 	organization bool // it was about an organization
 
+	early         bool // its attempt began before the row was due
 	othersCreated bool // creates for other members have succeeded since the previous attempt; only set if sends
 }
 
@@ -288,7 +295,10 @@ func failureVerdict(row *Member, c call, err error, now time.Time, wait time.Dur
 
 // reasonOf returns what Member.Reason says after a failed call.
 func reasonOf(err error) string {
-	if failureOf(err, "").rejects() {
+	switch {
+	case saysFull(err):
+		return ReasonOrganizationFull
+	case failureOf(err, "").rejects():
 		return cmp.Or(codeOf(err), ReasonRejected)
 	}
 	return cmp.Or(codeOf(err), ReasonUnavailable)
@@ -296,7 +306,8 @@ func reasonOf(err error) string {
 
 // maxRejections is the first attempt at which a rejection that concerns only this row can end it, if the previous
 // attempt was rejected for the same reason. Earlier rejections may be the mistake of a firewall, for example
-// while its rules are being changed.
+// while its rules are being changed. So may rejections in quick succession: an early attempt, such as after a second
+// click on a button, does not end the row.
 const maxRejections = 3
 
 // classify decides what a failed call can have done to the row's invitation, and whether it
@@ -327,7 +338,7 @@ func classify(row *Member, c call, err error) Outcome {
 	}
 	// A row that is always rejected would use up other members' requests.
 	again := row.Attempts >= maxRejections && row.Reason == clip(reasonOf(err))
-	if ownFault && again && !c.several {
+	if ownFault && again && !c.early && !c.several {
 		return Refused
 	}
 	return Fault
@@ -423,6 +434,7 @@ const (
 	codeNotPending       = "organization_invitation_not_pending"
 	codeLastAdmin        = "organization_minimum_permissions_needed"
 	codeNoOrganizations  = "organization_not_enabled_in_instance"
+	codeFull             = "organization_membership_quota_exceeded"
 	codeNoSeats          = "insufficient_seats"
 	codeNotAdmin         = "not_an_admin_in_organization"
 	paramEmail           = "email_address"

@@ -33,15 +33,15 @@ func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
 	return s.revokeOrRemove(ctx, ref, StatusRevoked)
 }
 
-// Remove removes a reserved, pending, active or expired member from the tenant. An open invitation is
-// revoked at Clerk first. The row stays, with the status removed, and the address can be invited again.
-// For active members of the application, Clerk is not called; if an invitation is still open, the next Reconcile
-// revokes it. The Clerk user is not changed, so the host must deny them access to the tenant. If the member is
-// already removed, Remove returns it unchanged.
+// Remove removes a reserved, pending, active or expired member from the tenant. It first revokes an open
+// invitation at Clerk. The row stays, with the status removed, and the address can be invited again. The Clerk
+// user is not changed, so the host must deny them access to the tenant. If the member is already removed, Remove
+// returns it unchanged. If an active member of the application still has an open invitation, the next Reconcile
+// revokes it.
 //
 // In an organization, Remove also ends the membership: of an active member's user, or otherwise, whatever the
-// member's status, of the user who has verified the address. Only if another member is active by that user's
-// membership, Remove keeps it.
+// member's status, of the user who has verified the address. It keeps a membership by which only another member
+// is active.
 //
 // Errors: the same as Revoke. Unlike Revoke, Remove also removes a member who has accepted. Remove is safe for
 // concurrent use and safe to retry.
@@ -334,8 +334,7 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, to Status, a
 // Errors:
 //   - *[InvalidParamsError];
 //   - [ErrNotFound], also if the member is already erased;
-//   - [ErrConflict] while a delivery attempt owns the member, even if the member was revoked or removed in the meantime
-//     (try again after Config.Lease);
+//   - [ErrConflict] while a delivery attempt owns the member (try again after Config.Lease);
 //   - *[ClerkInvitationError] if Clerk fails (nothing is erased);
 //   - the context's and the store's error, unchanged.
 //

@@ -1,24 +1,21 @@
 package clerkapi
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/clerk/clerk-sdk-go/v2"
 	"github.com/clerk/clerk-sdk-go/v2/invitation"
 	"github.com/clerk/clerk-sdk-go/v2/organizationinvitation"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/clerkcheck"
 	"github.com/clerkinvite/clerkinvite/internal/wire"
 )
-
-const maxBulk = 10 // invitations per request, documented
 
 // CreateInvitation implements [clerkinvite.ClerkAPI] with one POST /invitations, or
 // POST /organizations/{id}/invitations if r has an Organization.
@@ -28,12 +25,11 @@ const maxBulk = 10 // invitations per request, documented
 // CreateInvitation is safe for concurrent use. Without IgnoreExisting it is safe to retry, because
 // Clerk rejects a duplicate; with it, only if NotSent is true.
 func (c *Client) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
-	params, err := newCreateParams(r)
-	if err != nil {
+	if err := clerkcheck.CreateInvitation(r); err != nil {
 		return nil, err
 	}
 	req := clerk.NewAPIRequest(http.MethodPost, invitationsPath(r.Organization))
-	req.SetParams(params)
+	req.SetParams(newCreateParams(r))
 	return c.changeOne(ctx, req, r.Organization)
 }
 
@@ -46,26 +42,13 @@ func (c *Client) CreateInvitation(ctx context.Context, r clerkinvite.InvitationR
 // CreateInvitations is safe for concurrent use. Without IgnoreExisting it is safe to retry, because
 // Clerk rejects duplicates; with it, only if NotSent is true.
 func (c *Client) CreateInvitations(ctx context.Context, rs []clerkinvite.InvitationRequest) ([]clerkinvite.Invitation, error) {
-	if len(rs) < 1 || len(rs) > maxBulk {
-		return nil, &clerkinvite.InvalidParamsError{Field: "Invitations", Reason: "must be 1 to 10"}
+	if err := clerkcheck.CreateInvitations(rs); err != nil {
+		return nil, err
 	}
 	organization := rs[0].Organization
 	params := &bulkParams{}
-	seen := make(map[string]bool, len(rs))
 	for _, r := range rs {
-		p, err := newCreateParams(r)
-		if err != nil {
-			return nil, err
-		}
-		if r.Organization != organization {
-			return nil, &clerkinvite.InvalidParamsError{Field: "Organization", Reason: "must be the same for all invitations of one request"}
-		}
-		key := strings.ToLower(r.Email)
-		if seen[key] {
-			return nil, &clerkinvite.InvalidParamsError{Field: "Email", Reason: "must not occur twice in one request"}
-		}
-		seen[key] = true
-		params.invitations = append(params.invitations, p)
+		params.invitations = append(params.invitations, newCreateParams(r))
 	}
 	req := clerk.NewAPIRequest(http.MethodPost, invitationsPath(organization)+"/bulk")
 	req.SetParams(params)
@@ -92,12 +75,12 @@ func (c *Client) CreateInvitations(ctx context.Context, rs []clerkinvite.Invitat
 // failed one, which matches ctx's error under errors.Is if ctx has ended.
 // ListInvitations is safe for concurrent use and safe to retry.
 func (c *Client) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
-	req, err := newListRequest(q)
-	if err != nil {
+	if err := clerkcheck.ListInvitations(q); err != nil {
 		return nil, err
 	}
+	req := newListRequest(q)
 	var page []clerkinvite.Invitation
-	err = c.lookUp(ctx, func() error {
+	err := c.lookUp(ctx, func() error {
 		return c.call(ctx, c.lookup, req, func(body []byte) (err error) {
 			page, err = readInvitations(body, q.Organization)
 			return err
@@ -109,19 +92,7 @@ func (c *Client) ListInvitations(ctx context.Context, q clerkinvite.InvitationQu
 	return page, nil
 }
 
-func newListRequest(q clerkinvite.InvitationQuery) (*clerk.APIRequest, error) {
-	switch {
-	case q.Limit < 0 || q.Limit > maxPage:
-		return nil, &clerkinvite.InvalidParamsError{Field: "Limit", Reason: "must be 0 to 500"}
-	case q.Offset < 0:
-		return nil, &clerkinvite.InvalidParamsError{Field: "Offset", Reason: "must not be negative"}
-	case q.Organization != "" && q.AllOrganizations:
-		return nil, &clerkinvite.InvalidParamsError{Field: "AllOrganizations", Reason: "must not be set together with Organization"}
-	case q.Organization != "" && !validID(q.Organization):
-		return nil, invalidOrganization()
-	case q.Organization != "" && q.Query != "" && !plausible(q.Query):
-		return nil, &clerkinvite.InvalidParamsError{Field: "Query", Reason: "must be an email address if Organization is set"}
-	}
+func newListRequest(q clerkinvite.InvitationQuery) *clerk.APIRequest {
 	page := clerk.ListParams{Limit: clerk.Int64(maxPage), Offset: clerk.Int64(int64(q.Offset))}
 	if q.Limit > 0 {
 		page.Limit = clerk.Int64(int64(q.Limit))
@@ -135,12 +106,8 @@ func newListRequest(q clerkinvite.InvitationQuery) (*clerk.APIRequest, error) {
 		query = &q.Query
 	}
 	var statuses []string
-	switch q.Status {
-	case "":
-	case clerkinvite.InvitationPending, clerkinvite.InvitationAccepted, clerkinvite.InvitationRevoked, clerkinvite.InvitationExpired:
+	if q.Status != "" {
 		statuses = []string{q.Status} // the API accepts only one
-	default:
-		return nil, &clerkinvite.InvalidParamsError{Field: "Status", Reason: "must be pending, accepted, revoked or expired"}
 	}
 	var path string
 	var params clerk.Params
@@ -157,7 +124,7 @@ func newListRequest(q clerkinvite.InvitationQuery) (*clerk.APIRequest, error) {
 	}
 	req := clerk.NewAPIRequest(http.MethodGet, path)
 	req.SetParams(params)
-	return req, nil
+	return req
 }
 
 // RevokeInvitation implements [clerkinvite.ClerkAPI] with one POST /invitations/{id}/revoke, or
@@ -167,11 +134,8 @@ func newListRequest(q clerkinvite.InvitationQuery) (*clerk.APIRequest, error) {
 // failed one, which matches ctx's error under errors.Is if ctx has ended.
 // RevokeInvitation is safe for concurrent use and safe to retry.
 func (c *Client) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
-	switch { // the SDK does not escape IDs, so "x/../y" would reach another endpoint
-	case !validID(r.ID):
-		return nil, &clerkinvite.InvalidParamsError{Field: "InvitationID", Reason: "must be a Clerk invitation ID"}
-	case r.Organization != "" && !validID(r.Organization):
-		return nil, invalidOrganization()
+	if err := clerkcheck.RevokeInvitation(r); err != nil { // the SDK does not escape IDs, so "x/../y" would reach another endpoint
+		return nil, err
 	}
 	req := clerk.NewAPIRequest(http.MethodPost, invitationsPath(r.Organization)+"/"+r.ID+"/revoke")
 	if r.Organization != "" {
@@ -231,21 +195,7 @@ type bulkParams struct {
 
 func (p *bulkParams) MarshalJSON() ([]byte, error) { return json.Marshal(p.invitations) }
 
-func newCreateParams(r clerkinvite.InvitationRequest) (*createParams, error) {
-	if !plausible(r.Email) {
-		return nil, &clerkinvite.InvalidParamsError{Field: "Email", Reason: "must be an email address"}
-	}
-	if r.ExpiresInDays < 0 || r.ExpiresInDays > 365 {
-		return nil, &clerkinvite.InvalidParamsError{Field: "ExpiresInDays", Reason: "must be 0 to 365"}
-	}
-	if r.PublicMetadata != nil {
-		if trimmed := bytes.TrimSpace(r.PublicMetadata); !json.Valid(trimmed) || trimmed[0] != '{' {
-			return nil, &clerkinvite.InvalidParamsError{Field: "PublicMetadata", Reason: "must be a JSON object"}
-		}
-	}
-	if err := checkOrganizationFields(r); err != nil {
-		return nil, err
-	}
+func newCreateParams(r clerkinvite.InvitationRequest) *createParams {
 	p := &createParams{
 		EmailAddress: r.Email, RedirectURL: r.RedirectURL, ExpiresInDays: r.ExpiresInDays, PublicMetadata: r.PublicMetadata,
 		TemplateSlug: r.Template, Role: r.Role, InviterUserID: r.Inviter,
@@ -256,32 +206,7 @@ func newCreateParams(r clerkinvite.InvitationRequest) (*createParams, error) {
 	if r.Organization == "" {
 		p.IgnoreExisting = &r.IgnoreExisting
 	}
-	return p, nil
-}
-
-// checkOrganizationFields checks the fields that only one of the two kinds of invitation has: into an
-// organization, or into the application.
-func checkOrganizationFields(r clerkinvite.InvitationRequest) error {
-	const noOrganization = "must be empty without Organization"
-	switch {
-	case r.Organization == "" && r.Role != "":
-		return &clerkinvite.InvalidParamsError{Field: "Role", Reason: noOrganization}
-	case r.Organization == "" && r.Inviter != "":
-		return &clerkinvite.InvalidParamsError{Field: "Inviter", Reason: noOrganization}
-	case r.Organization == "":
-		return nil
-	case !validID(r.Organization):
-		return invalidOrganization()
-	case r.Role == "":
-		return invalidRole()
-	case r.Inviter != "" && !validID(r.Inviter):
-		return &clerkinvite.InvalidParamsError{Field: "Inviter", Reason: "must be a Clerk user ID"}
-	case r.Template != "":
-		return &clerkinvite.InvalidParamsError{Field: "Template", Reason: "must be empty for an organization"}
-	case r.IgnoreExisting:
-		return &clerkinvite.InvalidParamsError{Field: "IgnoreExisting", Reason: "must be false for an organization"}
-	}
-	return nil
+	return p
 }
 
 // readInvitation reads an invitation. Its ID is empty if it has no valid one. organization is the
@@ -317,8 +242,6 @@ func readInvitations(body []byte, organization string) ([]clerkinvite.Invitation
 	}
 	return list, nil
 }
-
-func validID(id string) bool { return wire.ValidID(id) }
 
 // readList reads a list response in either form, an array or an object with data.
 // Any other response is an error, so that it is not mistaken for an empty list.

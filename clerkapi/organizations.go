@@ -10,6 +10,7 @@ import (
 	"github.com/clerk/clerk-sdk-go/v2/organizationrole"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/clerkcheck"
 	"github.com/clerkinvite/clerkinvite/internal/wire"
 )
 
@@ -22,17 +23,11 @@ import (
 // failed one, which matches ctx's error under errors.Is if ctx has ended.
 // FindMemberships is safe for concurrent use and safe to retry.
 func (c *Client) FindMemberships(ctx context.Context, q clerkinvite.MembershipQuery) ([]clerkinvite.Membership, error) {
-	if !validID(q.Organization) {
-		return nil, invalidOrganization()
-	}
-	if len(q.UserIDs) < 1 || len(q.UserIDs) > maxLookUp { // without a filter, Clerk lists all members
-		return nil, &clerkinvite.InvalidParamsError{Field: "UserIDs", Reason: "must be 1 to 100"}
+	if err := clerkcheck.FindMemberships(q); err != nil {
+		return nil, err
 	}
 	missing := make(map[string]bool, len(q.UserIDs))
 	for _, id := range q.UserIDs {
-		if !validID(id) { // with a leading "-", Clerk lists all other members
-			return nil, &clerkinvite.InvalidParamsError{Field: "UserIDs", Reason: "must be Clerk user IDs"}
-		}
 		missing[id] = true
 	}
 	var found []clerkinvite.Membership
@@ -68,8 +63,8 @@ func (c *Client) FindMemberships(ctx context.Context, q clerkinvite.MembershipQu
 // failed one, which matches ctx's error under errors.Is if ctx has ended.
 // AddMember is safe for concurrent use and safe to retry.
 func (c *Client) AddMember(ctx context.Context, m clerkinvite.Membership) error {
-	if m.Role == "" {
-		return invalidRole()
+	if err := clerkcheck.AddMember(m); err != nil {
+		return err
 	}
 	return c.changeMembership(ctx, m, http.MethodPost, "", &organizationmembership.CreateParams{UserID: &m.UserID, Role: &m.Role})
 }
@@ -82,6 +77,9 @@ func (c *Client) AddMember(ctx context.Context, m clerkinvite.Membership) error 
 // failed one, which matches ctx's error under errors.Is if ctx has ended.
 // RemoveMember is safe for concurrent use and safe to retry.
 func (c *Client) RemoveMember(ctx context.Context, m clerkinvite.Membership) error {
+	if err := clerkcheck.RemoveMember(m); err != nil {
+		return err
+	}
 	return c.changeMembership(ctx, m, http.MethodDelete, "/"+m.UserID, nil)
 }
 
@@ -120,15 +118,9 @@ func (c *Client) OrganizationRoles(ctx context.Context) ([]string, error) {
 	return keys, nil
 }
 
-// changeMembership makes a request whose response is the membership. The schema does not require
-// that it names the user.
+// changeMembership makes a request about a validated membership, whose response is the membership. The
+// schema does not require that the response names the user.
 func (c *Client) changeMembership(ctx context.Context, m clerkinvite.Membership, method, path string, params clerk.Params) error {
-	switch { // the SDK does not escape IDs, so "x/../y" would reach another endpoint
-	case !validID(m.Organization):
-		return invalidOrganization()
-	case !validID(m.UserID):
-		return &clerkinvite.InvalidParamsError{Field: "UserID", Reason: "must be a Clerk user ID"}
-	}
 	req := clerk.NewAPIRequest(method, membershipsPath(m.Organization)+path)
 	req.SetParams(params)
 	return c.call(ctx, c.create, req, func(body []byte) error {
@@ -174,12 +166,4 @@ func readMembership(o wire.Object) clerkinvite.Membership {
 // membershipsPath returns the path of the memberships of a validated organization.
 func membershipsPath(organization string) string {
 	return "/organizations/" + organization + "/memberships"
-}
-
-func invalidOrganization() error {
-	return &clerkinvite.InvalidParamsError{Field: "Organization", Reason: "must be a Clerk organization ID"}
-}
-
-func invalidRole() error {
-	return &clerkinvite.InvalidParamsError{Field: "Role", Reason: "must be the key of a role such as org:member"}
 }

@@ -439,14 +439,14 @@ func TestTrap11IDsAreValidated(t *testing.T) {
 		var invalid *clerkinvite.InvalidParamsError
 		_, err := c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: id})
 		require.ErrorAs(t, err, &invalid, "%q", id)
-		require.Equal(t, "InvitationID", invalid.Field)
+		require.Equal(t, "ID", invalid.Field)
 		_, err = c.FindUsers(t.Context(), clerkinvite.UserQuery{IDs: []string{"user_1", id}})
 		require.ErrorAs(t, err, &invalid, "%q", id)
 		require.Equal(t, "IDs", invalid.Field)
 
 		_, err = c.RevokeInvitation(t.Context(), clerkinvite.RevokeRequest{ID: id, Organization: "org_1"})
 		require.ErrorAs(t, err, &invalid, "%q", id)
-		require.Equal(t, "InvitationID", invalid.Field)
+		require.Equal(t, "ID", invalid.Field)
 		_, err = c.FindMemberships(t.Context(), clerkinvite.MembershipQuery{Organization: "org_1", UserIDs: []string{"user_1", id}})
 		require.ErrorAs(t, err, &invalid, "%q", id)
 		require.Equal(t, "UserIDs", invalid.Field)

@@ -5,19 +5,18 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"strings"
 
 	"github.com/clerk/clerk-sdk-go/v2"
 	"github.com/clerk/clerk-sdk-go/v2/user"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/clerkcheck"
 	"github.com/clerkinvite/clerkinvite/internal/wire"
 )
 
 const (
-	maxLookUp = 100  // values of one parameter, documented
-	maxPage   = 500  // limit, documented; Clerk's default is 10
-	maxQuery  = 7000 // bytes of selectors in one URL: 100 typical addresses, below the 8 KB limit of proxies
+	maxPage  = 500  // limit, documented; Clerk's default is 10
+	maxQuery = 7000 // bytes of selectors in one URL: 100 typical addresses, below the 8 KB limit of proxies
 )
 
 // FindUsers implements [clerkinvite.ClerkAPI] with GET /users. It makes one request for the
@@ -29,18 +28,8 @@ const (
 // failed one, which matches ctx's error under errors.Is if ctx has ended.
 // FindUsers is safe for concurrent use and safe to retry.
 func (c *Client) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
-	if len(q.Emails)+len(q.IDs) > maxLookUp {
-		return nil, &clerkinvite.InvalidParamsError{Field: "Emails", Reason: "must be at most 100 values, together with IDs"}
-	}
-	for _, email := range q.Emails {
-		if !plausible(email) { // Clerk may ignore an empty filter and list everyone
-			return nil, &clerkinvite.InvalidParamsError{Field: "Emails", Reason: "must be email addresses"}
-		}
-	}
-	for _, id := range q.IDs {
-		if !validID(id) {
-			return nil, &clerkinvite.InvalidParamsError{Field: "IDs", Reason: "must be Clerk user IDs"}
-		}
+	if err := clerkcheck.FindUsers(q); err != nil {
+		return nil, err
 	}
 	var found []clerkinvite.User
 	seen := make(map[string]bool)
@@ -96,8 +85,8 @@ func (c *Client) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]cler
 // failed one, which matches ctx's error under errors.Is if ctx has ended.
 // GetUser is safe for concurrent use and safe to retry.
 func (c *Client) GetUser(ctx context.Context, id string) (*clerkinvite.User, error) {
-	if !validID(id) { // the SDK does not escape it, so "" or "../x" would reach another endpoint
-		return nil, &clerkinvite.InvalidParamsError{Field: "id", Reason: "must be a Clerk user ID"}
+	if err := clerkcheck.GetUser(id); err != nil { // the SDK does not escape it, so "" or "../x" would reach another endpoint
+		return nil, err
 	}
 	req := clerk.NewAPIRequest(http.MethodGet, "/users/"+id)
 	var found clerkinvite.User
@@ -129,12 +118,6 @@ func splitForURL(values []string) [][]string {
 		parts[len(parts)-1] = append(parts[len(parts)-1], v)
 	}
 	return parts
-}
-
-// plausible reports whether s can be sent as an address. The service has validated it.
-func plausible(s string) bool {
-	return len(s) <= 1024 && strings.Contains(s, "@") &&
-		!strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
 }
 
 // readUsers reads a page, and reports whether it is full. It skips a user without a valid ID,

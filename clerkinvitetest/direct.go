@@ -6,29 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"regexp"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/clerkcheck"
 )
 
 // FindUsers implements [clerkinvite.ClerkAPI]. Like the real adapter, it makes one request
 // for addresses and one for IDs.
 func (c *Clerk) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error) {
-	if len(q.Emails)+len(q.IDs) > 100 {
-		return nil, invalid("Emails", "must be at most 100 values, together with IDs")
-	}
-	for _, email := range q.Emails {
-		if !plausible(email) {
-			return nil, invalid("Emails", "must be email addresses")
-		}
-	}
-	for _, id := range q.IDs {
-		if !validID(id) {
-			return nil, invalid("IDs", "must be Clerk user IDs")
-		}
+	if err := clerkcheck.FindUsers(q); err != nil {
+		return nil, err
 	}
 	var found []clerkinvite.User
 	seen := make(map[string]bool)
@@ -54,8 +42,8 @@ func (c *Clerk) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]clerk
 
 // GetUser implements [clerkinvite.ClerkAPI].
 func (c *Clerk) GetUser(ctx context.Context, id string) (*clerkinvite.User, error) {
-	if !validID(id) {
-		return nil, invalid("id", "must be a Clerk user ID")
+	if err := clerkcheck.GetUser(id); err != nil {
+		return nil, err
 	}
 	a, err := c.call(ctx, c.getUserRequest(id))
 	if err != nil {
@@ -82,34 +70,20 @@ func (c *Clerk) findUsersRequest(p userParams) request {
 
 // CreateInvitation implements [clerkinvite.ClerkAPI].
 func (c *Clerk) CreateInvitation(ctx context.Context, r clerkinvite.InvitationRequest) (*clerkinvite.Invitation, error) {
-	p, err := paramsOf(r)
-	if err != nil {
+	if err := clerkcheck.CreateInvitation(r); err != nil {
 		return nil, err
 	}
-	return one(c.call(ctx, c.createRequest([]createParams{p}, false)))
+	return one(c.call(ctx, c.createRequest([]createParams{paramsOf(r)}, false)))
 }
 
 // CreateInvitations implements [clerkinvite.ClerkAPI].
 func (c *Clerk) CreateInvitations(ctx context.Context, rs []clerkinvite.InvitationRequest) ([]clerkinvite.Invitation, error) {
-	if len(rs) < 1 || len(rs) > maxBulk {
-		return nil, invalid("Invitations", "must be 1 to 10")
+	if err := clerkcheck.CreateInvitations(rs); err != nil {
+		return nil, err
 	}
 	var ps []createParams
-	seen := make(map[string]bool)
 	for _, r := range rs {
-		p, err := paramsOf(r)
-		if err != nil {
-			return nil, err
-		}
-		key := strings.ToLower(r.Email)
-		if r.Organization != rs[0].Organization {
-			return nil, invalid("Organization", "must be the same for all invitations of one request")
-		}
-		if seen[key] {
-			return nil, invalid("Email", "must not occur twice in one request")
-		}
-		seen[key] = true
-		ps = append(ps, p)
+		ps = append(ps, paramsOf(r))
 	}
 	a, err := c.call(ctx, c.createRequest(ps, true))
 	if err != nil {
@@ -176,25 +150,11 @@ func (c *Clerk) organizationRequest(call Call, id string, emails []string, run f
 
 // ListInvitations implements [clerkinvite.ClerkAPI].
 func (c *Clerk) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
-	if q.Limit < 0 || q.Limit > maxPage {
-		return nil, invalid("Limit", "must be 0 to 500")
-	}
-	if q.Offset < 0 {
-		return nil, invalid("Offset", "must not be negative")
-	}
-	switch {
-	case q.Organization != "" && q.AllOrganizations:
-		return nil, invalid("AllOrganizations", "must not be set together with Organization")
-	case q.Organization != "" && !validID(q.Organization):
-		return nil, invalidOrganization()
-	case q.Organization != "" && q.Query != "" && !plausible(q.Query):
-		return nil, invalid("Query", "must be an email address if Organization is set")
+	if err := clerkcheck.ListInvitations(q); err != nil {
+		return nil, err
 	}
 	if q.Limit == 0 {
 		q.Limit = maxPage
-	}
-	if q.Status != "" && !validStatus(q.Status) {
-		return nil, invalid("Status", "must be pending, accepted, revoked or expired")
 	}
 	p := listParams{
 		status: q.Status, query: q.Query, orderBy: "+created_at", limit: q.Limit, offset: q.Offset,
@@ -242,13 +202,10 @@ func (c *Clerk) listRequest(p listParams, shape func(page []wireInvitation, tota
 
 // RevokeInvitation implements [clerkinvite.ClerkAPI].
 func (c *Clerk) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {
-	if !validID(r.ID) {
-		return nil, invalid("InvitationID", "must be a Clerk invitation ID")
+	if err := clerkcheck.RevokeInvitation(r); err != nil {
+		return nil, err
 	}
 	if r.Organization != "" {
-		if !validID(r.Organization) {
-			return nil, invalidOrganization()
-		}
 		return one(c.call(ctx, c.organizationRevokeRequest(r.Organization, r.ID, "")))
 	}
 	return one(c.call(ctx, c.revokeRequest(r.ID)))
@@ -268,13 +225,8 @@ func (c *Clerk) revokeRequest(id string) request {
 
 // FindMemberships implements [clerkinvite.OrganizationAPI].
 func (c *Clerk) FindMemberships(ctx context.Context, q clerkinvite.MembershipQuery) ([]clerkinvite.Membership, error) {
-	switch {
-	case !validID(q.Organization):
-		return nil, invalidOrganization()
-	case len(q.UserIDs) < 1 || len(q.UserIDs) > maxFilter:
-		return nil, invalid("UserIDs", "must be 1 to 100")
-	case slices.ContainsFunc(q.UserIDs, func(id string) bool { return !validID(id) }):
-		return nil, invalid("UserIDs", "must be Clerk user IDs")
+	if err := clerkcheck.FindMemberships(q); err != nil {
+		return nil, err
 	}
 	a, err := c.call(ctx, c.membershipsRequest(q.Organization, memberListParams{userIDs: q.UserIDs, orderBy: "-created_at", limit: maxPage}))
 	if err != nil {
@@ -296,10 +248,7 @@ func (c *Clerk) membershipsRequest(id string, p memberListParams) request {
 
 // AddMember implements [clerkinvite.OrganizationAPI].
 func (c *Clerk) AddMember(ctx context.Context, m clerkinvite.Membership) error {
-	if m.Role == "" {
-		return invalidRole()
-	}
-	if err := checkMembership(m); err != nil {
+	if err := clerkcheck.AddMember(m); err != nil {
 		return err
 	}
 	_, err := c.call(ctx, c.addMemberRequest(m.Organization, memberParams{
@@ -314,7 +263,7 @@ func (c *Clerk) addMemberRequest(id string, p memberParams) request {
 
 // RemoveMember implements [clerkinvite.OrganizationAPI].
 func (c *Clerk) RemoveMember(ctx context.Context, m clerkinvite.Membership) error {
-	if err := checkMembership(m); err != nil {
+	if err := clerkcheck.RemoveMember(m); err != nil {
 		return err
 	}
 	_, err := c.call(ctx, c.removeMemberRequest(m.Organization, m.UserID))
@@ -323,16 +272,6 @@ func (c *Clerk) RemoveMember(ctx context.Context, m clerkinvite.Membership) erro
 
 func (c *Clerk) removeMemberRequest(id, userID string) request {
 	return c.organizationRequest(CallRemoveMember, id, nil, func(o *organization, now time.Time) response { return c.removeMember(o, userID, now) })
-}
-
-func checkMembership(m clerkinvite.Membership) error {
-	switch {
-	case !validID(m.Organization):
-		return invalidOrganization()
-	case !validID(m.UserID):
-		return invalid("UserID", "must be a Clerk user ID")
-	}
-	return nil
 }
 
 // call performs a request of a direct call. Its errors are those of the real adapter.
@@ -417,27 +356,15 @@ func one(a response, err error) (*clerkinvite.Invitation, error) {
 	return &i, nil
 }
 
-// paramsOf returns the parameters that the real adapter sends for r, or its error.
-func paramsOf(r clerkinvite.InvitationRequest) (createParams, error) {
+// paramsOf returns the parameters that the real adapter sends for r.
+func paramsOf(r clerkinvite.InvitationRequest) createParams {
 	p := createParams{
 		email: r.Email, redirectURL: r.RedirectURL, template: r.Template, days: r.ExpiresInDays,
 		notify: !r.SkipEmail, ignoreExisting: r.IgnoreExisting, metadata: json.RawMessage("{}"),
 		organization: r.Organization, role: r.Role, inviter: r.Inviter, privateMetadata: json.RawMessage("{}"),
 	}
-	if !plausible(r.Email) {
-		return p, invalid("Email", "must be an email address")
-	}
-	if r.ExpiresInDays < 0 || r.ExpiresInDays > maxDays {
-		return p, invalid("ExpiresInDays", "must be 0 to 365")
-	}
 	if r.PublicMetadata != nil {
-		var ok bool
-		if p.metadata, ok = object(r.PublicMetadata); !ok {
-			return p, invalid("PublicMetadata", "must be a JSON object")
-		}
-	}
-	if err := checkOrganizationFields(r); err != nil {
-		return p, err
+		p.metadata, _ = object(r.PublicMetadata)
 	}
 	if p.days == 0 {
 		p.days = defaultDays
@@ -445,55 +372,5 @@ func paramsOf(r clerkinvite.InvitationRequest) (createParams, error) {
 	if p.template == "" {
 		p.template = defaultTemplate
 	}
-	return p, nil
-}
-
-// checkOrganizationFields returns the real adapter's error for a field that does not fit: some fields are for
-// organizations only, and some for the application only.
-func checkOrganizationFields(r clerkinvite.InvitationRequest) error {
-	const noOrganization = "must be empty without Organization"
-	switch {
-	case r.Organization == "" && r.Role != "":
-		return invalid("Role", noOrganization)
-	case r.Organization == "" && r.Inviter != "":
-		return invalid("Inviter", noOrganization)
-	case r.Organization == "":
-		return nil
-	case !validID(r.Organization):
-		return invalidOrganization()
-	case r.Role == "":
-		return invalidRole()
-	case r.Inviter != "" && !validID(r.Inviter):
-		return invalid("Inviter", "must be a Clerk user ID")
-	case r.Template != "":
-		return invalid("Template", "must be empty for an organization")
-	case r.IgnoreExisting:
-		return invalid("IgnoreExisting", "must be false for an organization")
-	}
-	return nil
-}
-
-func invalidOrganization() error { return invalid("Organization", "must be a Clerk organization ID") }
-
-func invalidRole() error { return invalid("Role", "must be the key of a role such as org:member") }
-
-func invalid(field, reason string) error {
-	return &clerkinvite.InvalidParamsError{Field: field, Reason: reason}
-}
-
-func plausible(email string) bool {
-	return len(email) <= 1024 && strings.Contains(email, "@") &&
-		!strings.ContainsFunc(email, func(r rune) bool { return r <= ' ' || r == 0x7f })
-}
-
-var idForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]{0,254}$`)
-
-func validID(id string) bool { return idForm.MatchString(id) }
-
-func validStatus(s string) bool {
-	switch s {
-	case clerkinvite.InvitationPending, clerkinvite.InvitationAccepted, clerkinvite.InvitationRevoked, clerkinvite.InvitationExpired:
-		return true
-	}
-	return false
+	return p
 }

@@ -60,18 +60,15 @@ func (s *MemoryStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	stored := make([]*clerkinvite.Member, len(rows))
-	for i, row := range rows {
-		stored[i] = row.Clone()
-		stored[i].Version = 1
-		if err := check(stored[i]); err != nil {
-			return nil, err
-		}
-	}
 	results := make([]clerkinvite.Result, len(rows))
-	for i, m := range stored {
+	for i, row := range rows {
+		m := row.Clone()
+		m.Version = 1
 		old, ok := s.members[m.Ref()]
+		illegal := check(m)
 		switch {
+		case illegal != nil:
+			results[i].Err = illegal
 		case ok && old.ID == m.ID:
 			results[i].Member = old.Clone()
 		case ok:
@@ -95,14 +92,6 @@ func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	// An invalid row fails the whole call if its version matches. In PostgreSQL it fails alone.
-	for _, c := range changes {
-		if now := s.current(c.Old); now != nil && now.Version == c.Old.Version && c.New != nil {
-			if err := check(successor(now, c.New)); err != nil {
-				return nil, err
-			}
-		}
-	}
 	results := make([]clerkinvite.Result, len(changes))
 	for i, c := range changes {
 		now := s.current(c.Old)
@@ -113,15 +102,25 @@ func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) 
 			results[i].Err = clerkinvite.ErrConflict
 		case c.New == nil:
 			results[i] = s.change(ctx, now, nil)
-		case s.holder(successor(now, c.New)) != nil:
-			results[i].Err = clerkinvite.ErrUserTaken
-		case c.New.Email != now.Email && s.members[clerkinvite.Ref{TenantID: now.TenantID, Email: c.New.Email}] != nil:
-			results[i].Err = clerkinvite.ErrEmailTaken
 		default:
-			results[i] = s.change(ctx, now, successor(now, c.New))
+			results[i] = s.replace(ctx, now, successor(now, c.New))
 		}
 	}
 	return results, nil
+}
+
+// replace replaces now by next, if the rules and the keys allow it.
+func (s *MemoryStore) replace(ctx context.Context, now, next *clerkinvite.Member) clerkinvite.Result {
+	if err := check(next); err != nil {
+		return clerkinvite.Result{Err: err}
+	}
+	switch {
+	case s.holder(next) != nil:
+		return clerkinvite.Result{Err: clerkinvite.ErrUserTaken}
+	case next.Email != now.Email && s.members[next.Ref()] != nil:
+		return clerkinvite.Result{Err: clerkinvite.ErrEmailTaken}
+	}
+	return s.change(ctx, now, next)
 }
 
 // current returns the stored row with the ID of m, or nil.

@@ -58,16 +58,18 @@ func TestMemoryStoreRejectsInvalidRows(t *testing.T) {
 			store := clerkinvitetest.NewMemoryStore()
 			m := validMember()
 			spoil(m)
-			_, err := store.Insert(t.Context(), []*clerkinvite.Member{m})
-			require.Error(t, err)
-			assert.NotContains(t, err.Error(), "secret")
+			results, err := store.Insert(t.Context(), []*clerkinvite.Member{m})
+			require.NoError(t, err)
+			require.ErrorContains(t, results[0].Err, "invalid member")
+			assert.NotContains(t, results[0].Err.Error(), "secret")
 
 			inserted, err := store.Insert(t.Context(), []*clerkinvite.Member{validMember()})
 			require.NoError(t, err)
 			n := *inserted[0].Member
 			n.Status, n.Sent, n.ClerkUserID = clerkinvite.StatusActive, 1, "pending_inv_1"
-			_, err = store.Update(t.Context(), []clerkinvite.Change{{Old: inserted[0].Member, New: &n}})
-			require.Error(t, err)
+			results, err = store.Update(t.Context(), []clerkinvite.Change{{Old: inserted[0].Member, New: &n}})
+			require.NoError(t, err)
+			require.ErrorContains(t, results[0].Err, "invalid member: ClerkUserID")
 		})
 	}
 }

@@ -42,12 +42,14 @@ func values(m *clerkinvite.Member) []any {
 	}
 }
 
+var errText = errors.New("sqlitestore: a member has text that is not valid UTF-8 or contains a zero byte")
+
 // checkText rejects text that SQLite would store, but compare and print differently.
 func checkText(m *clerkinvite.Member) error {
 	for _, s := range []string{m.TenantID, m.ID, m.Email, string(m.Status), m.ClerkUserID, m.InvitationID, m.URL.Reveal(), m.Role, m.InvitedBy, m.ChangedBy,
 		string(m.Data), string(m.Params), m.Reason} {
 		if !storeutil.IsText(s) {
-			return errors.New("sqlitestore: a member has text that is not valid UTF-8 or contains a zero byte")
+			return errText
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -190,7 +191,8 @@ func (s *Store) Backlog(ctx context.Context, now time.Time) (clerkinvite.Backlog
 	return b, s.explain(ctx, err)
 }
 
-// written writes rows in a transaction: in begins and ends it.
+// written writes rows in a transaction or savepoint, which in begins and ends. If the database refuses
+// rows, it bisects the batch to isolate them, so that the other rows are written.
 func written[T any](ctx context.Context, in func(context.Context, func(*sql.Tx) error) error,
 	write func(context.Context, *sql.Tx, []T) ([]clerkinvite.Result, error), rows []T,
 ) (results []clerkinvite.Result, err error) {
@@ -201,10 +203,37 @@ func written[T any](ctx context.Context, in func(context.Context, func(*sql.Tx) 
 		results, err = write(ctx, tx, rows)
 		return err
 	})
+	switch {
+	case err == nil:
+		return results, nil
+	case !refused(err):
+		return nil, err
+	case len(rows) == 1:
+		return []clerkinvite.Result{{Err: err}}, nil
+	}
+	n := len(rows) / 2
+	first, err := written(ctx, in, write, rows[:n])
 	if err != nil {
 		return nil, err
 	}
-	return results, nil
+	second, err := written(ctx, in, write, rows[n:])
+	switch {
+	case errors.Is(err, sql.ErrTxDone): // the host's transaction has been rolled back, with the first half
+		return nil, err
+	case err != nil: // the first half may be written, so the call has not failed
+		second = slices.Repeat([]clerkinvite.Result{{Err: err}}, len(rows)-n)
+	}
+	return append(first, second...), nil
+}
+
+// refused reports whether a row may have caused the error: a constraint, RAISE or a function in a trigger
+// of the host, or text that checkText rejects.
+func refused(err error) bool {
+	switch code(err) & 0xff { // the primary code
+	case sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG:
+		return !errors.Is(err, sql.ErrTxDone)
+	}
+	return errors.Is(err, errText)
 }
 
 // write calls f in a transaction.
@@ -306,6 +335,9 @@ func (s *txStore) savepoint(ctx context.Context, f func(tx *sql.Tx) error) error
 		// These fail in a transaction that SQLite has rolled back already: the disk is full or broken.
 		_, _ = s.tx.ExecContext(uninterrupted, "ROLLBACK TO clerkinvite")
 		_, _ = s.tx.ExecContext(uninterrupted, "RELEASE clerkinvite")
+		if ended := s.open(uninterrupted); ended != nil {
+			err = fmt.Errorf("%w: %w", err, ended)
+		}
 	}
 	return err
 }

@@ -36,7 +36,21 @@ func newStore(t testing.TB) *sqlitestore.Store {
 
 func TestStore(t *testing.T) {
 	t.Parallel()
-	storetest.Run(t, func(t *testing.T) clerkinvite.Store { return newStore(t) })
+	storetest.Run(t, func(t *testing.T) clerkinvite.Store { return refusing{newStore(t)} })
+}
+
+// refusing is a store of the suite.
+type refusing struct{ *sqlitestore.Store }
+
+// Refuse lets the suite check that a refused row fails alone.
+func (s refusing) Refuse(ctx context.Context, tenantID string) error {
+	for write, row := range map[string]string{"INSERT": "new", "UPDATE": "new", "DELETE": "old"} {
+		if _, err := s.DB().ExecContext(ctx, fmt.Sprintf(`CREATE TRIGGER refuse_%s BEFORE %[1]s ON clerkinvite_member WHEN %s.tenant_id = '%s'
+			BEGIN SELECT RAISE(ABORT, 'refused'); END`, write, row, tenantID)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Rows are found after a restart.
@@ -85,7 +99,7 @@ func TestNoFileBeforeMigrate(t *testing.T) {
 	require.NoFileExists(t, path)
 }
 
-// The tables reject inconsistent rows, and a batch with such a row is not written.
+// The tables reject inconsistent rows, and only those rows of a batch.
 func TestInvalidRowsAreRejected(t *testing.T) {
 	t.Parallel()
 	store := newStore(t)
@@ -124,8 +138,13 @@ func TestInvalidRowsAreRejected(t *testing.T) {
 	} {
 		bad := reserved("acme", "bad@example.com")
 		spoil(bad)
-		_, err := store.Insert(t.Context(), []*clerkinvite.Member{reserved("acme", "before@example.com"), bad})
-		require.Error(t, err, what)
+		results, err := store.Insert(t.Context(), []*clerkinvite.Member{reserved("acme", "before@example.com"), bad, reserved("acme", "after@example.com")})
+		require.NoError(t, err, what)
+		require.NoError(t, results[0].Err, what)
+		require.Error(t, results[1].Err, what)
+		require.NoError(t, results[2].Err, what)
+		_, err = store.Update(t.Context(), []clerkinvite.Change{{Old: results[0].Member}, {Old: results[2].Member}})
+		require.NoError(t, err, what)
 	}
 	found, err := store.Page(t.Context(), clerkinvite.PageQuery{})
 	require.NoError(t, err)
@@ -135,11 +154,46 @@ func TestInvalidRowsAreRejected(t *testing.T) {
 	require.NoError(t, err)
 	worse := *good[1]
 	worse.Status = "lost"
-	_, err = store.Update(t.Context(), []clerkinvite.Change{{Old: good[0], New: pending(good[0])}, {Old: good[1], New: &worse}})
-	require.ErrorContains(t, err, "clerkinvite_member_status_check")
+	results, err := store.Update(t.Context(), []clerkinvite.Change{{Old: good[0], New: pending(good[0])}, {Old: good[1], New: &worse}})
+	require.NoError(t, err)
+	require.NoError(t, results[0].Err)
+	require.ErrorContains(t, results[1].Err, "clerkinvite_member_status_check")
 	found, err = store.Find(t.Context(), clerkinvite.Query{IDs: []string{good[0].ID, good[1].ID}})
 	require.NoError(t, err)
-	require.ElementsMatch(t, good, found)
+	require.ElementsMatch(t, []*clerkinvite.Member{results[0].Member, good[1]}, found)
+}
+
+// A host's trigger that refuses one tenant's members does not delay another tenant's. A deferred foreign key is checked at
+// the commit.
+func TestRefusedRowsDelayNobodyElse(t *testing.T) {
+	t.Parallel()
+	for what, schema := range map[string]string{
+		"a trigger raises": `CREATE TRIGGER refuses BEFORE UPDATE ON clerkinvite_member WHEN new.tenant_id = 'bad' BEGIN SELECT RAISE(ABORT, 'refused'); END`,
+		"a trigger fails":  `CREATE TRIGGER refuses BEFORE UPDATE ON clerkinvite_member WHEN new.tenant_id = 'bad' BEGIN SELECT abs(-9223372036854775807 - 1); END`,
+		"a deferred foreign key": `
+CREATE TABLE customer (id TEXT PRIMARY KEY);
+INSERT INTO customer VALUES ('good');
+CREATE TABLE audit (tenant_id TEXT REFERENCES customer DEFERRABLE INITIALLY DEFERRED);
+CREATE TRIGGER audits AFTER UPDATE ON clerkinvite_member BEGIN INSERT INTO audit VALUES (new.tenant_id); END`,
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			store, clerk := newStore(t), clerkinvitetest.NewClerk()
+			svc := newService(t, store, clerk)
+			var params []clerkinvite.InviteParams
+			for i := range 5 {
+				for _, tenant := range []string{"bad", "good"} {
+					params = append(params, clerkinvite.InviteParams{TenantID: tenant, Email: fmt.Sprintf("%s%d@example.com", tenant, i)})
+				}
+			}
+			_, err := svc.ReserveMany(t.Context(), params)
+			require.NoError(t, err)
+			_, err = store.DB().ExecContext(t.Context(), schema)
+			require.NoError(t, err)
+			report, _ := svc.Deliver(t.Context(), nil)
+			require.Equal(t, []int{5, 5}, []int{report.Invited, clerk.Emails()})
+		})
+	}
 }
 
 // If another member has the ID or the user, only that row is not written.
@@ -259,7 +313,7 @@ func TestReserveInHostTransaction(t *testing.T) {
 	require.Equal(t, 2, report.Invited)
 }
 
-// A failed call writes nothing in the host's transaction, and keeps the host's rows.
+// A refused row, and a call that fails, write nothing in the host's transaction. The other rows and the host's rows stay.
 func TestFailureInHostTransaction(t *testing.T) {
 	t.Parallel()
 	store := newStore(t)
@@ -276,8 +330,10 @@ func TestFailureInHostTransaction(t *testing.T) {
 
 	bad := reserved("acme", "bad@example.com")
 	bad.NextAttemptAt = nil
-	_, err = inTx.Insert(t.Context(), []*clerkinvite.Member{reserved("acme", "good@example.com"), bad})
-	require.ErrorContains(t, err, "clerkinvite_member_due_check")
+	inserted, err := inTx.Insert(t.Context(), []*clerkinvite.Member{reserved("acme", "good@example.com"), bad})
+	require.NoError(t, err)
+	require.NoError(t, inserted[0].Err)
+	require.ErrorContains(t, inserted[1].Err, "clerkinvite_member_due_check")
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = inTx.Insert(ended, []*clerkinvite.Member{reserved("acme", "late@example.com")})
@@ -293,7 +349,7 @@ func TestFailureInHostTransaction(t *testing.T) {
 
 	found, err := store.Page(t.Context(), clerkinvite.PageQuery{})
 	require.NoError(t, err)
-	require.ElementsMatch(t, []*clerkinvite.Member{results[0].Member, old[1]}, found)
+	require.ElementsMatch(t, []*clerkinvite.Member{results[0].Member, old[1], inserted[0].Member}, found)
 	var seats int
 	require.NoError(t, store.DB().QueryRowContext(t.Context(), "SELECT count(*) FROM seat").Scan(&seats))
 	require.Equal(t, 1, seats)

@@ -114,8 +114,8 @@ CREATE TRIGGER kept BEFORE DELETE ON seat BEGIN SELECT RAISE(ROLLBACK, 'kept'); 
 	}
 }
 
-// If a host's trigger on our table ends the transaction, the call ends: the remaining rows of the batch are not written
-// outside a transaction.
+// If a host's trigger on our table ends the host's transaction, the call ends: the remaining rows of the batch are not written
+// outside a transaction. Outside the host's transaction only the row is refused.
 func TestTriggerEndsTransaction(t *testing.T) {
 	t.Parallel()
 	store := newStore(t)
@@ -127,27 +127,32 @@ INSERT INTO seat VALUES ('ada@example.com'), ('joan@example.com');
 CREATE TRIGGER seated AFTER UPDATE ON clerkinvite_member BEGIN INSERT OR ROLLBACK INTO seat VALUES (new.email); END;
 CREATE TRIGGER reserved AFTER INSERT ON clerkinvite_member WHEN new.email = 'joan@example.com' BEGIN SELECT RAISE(ROLLBACK, 'taken'); END`)
 	require.NoError(t, err)
-	tx, err := store.DB().BeginTx(t.Context(), nil)
-	require.NoError(t, err)
-	defer tx.Rollback()
-	for _, st := range []clerkinvite.TxStore{store.WithTx(tx), store} {
-		_, err = st.Update(t.Context(), []clerkinvite.Change{{Old: old[0], New: pending(old[0])}, {Old: old[1], New: pending(old[1])}})
-		require.ErrorContains(t, err, "seat.email")
+	update := func(store clerkinvite.TxStore) ([]clerkinvite.Result, error) {
+		return store.Update(t.Context(), []clerkinvite.Change{{Old: old[0], New: pending(old[0])}, {Old: old[1], New: pending(old[1])}})
 	}
-	require.ErrorContains(t, tx.Commit(), "no transaction is active")
-
-	tx, err = store.DB().BeginTx(t.Context(), nil)
-	require.NoError(t, err)
-	defer tx.Rollback()
-	for _, st := range []clerkinvite.TxStore{store.WithTx(tx), store} {
-		_, err = st.Insert(t.Context(), []*clerkinvite.Member{reserved("acme", "joan@example.com"), reserved("acme", "mary@example.com")})
-		require.ErrorContains(t, err, "taken")
+	insert := func(store clerkinvite.TxStore) ([]clerkinvite.Result, error) {
+		return store.Insert(t.Context(), []*clerkinvite.Member{reserved("acme", "joan@example.com"), reserved("acme", "mary@example.com")})
 	}
-	require.ErrorContains(t, tx.Commit(), "no transaction is active")
+	for cause, write := range map[string]func(clerkinvite.TxStore) ([]clerkinvite.Result, error){"seat.email": update, "taken": insert} {
+		tx, err := store.DB().BeginTx(t.Context(), nil)
+		require.NoError(t, err)
+		defer tx.Rollback()
+		_, err = write(store.WithTx(tx))
+		require.ErrorContains(t, err, cause)
+		require.ErrorIs(t, err, sql.ErrTxDone)
+		require.ErrorContains(t, tx.Commit(), "no transaction is active")
+	}
 	found, err := store.Page(t.Context(), clerkinvite.PageQuery{})
 	require.NoError(t, err)
 	require.ElementsMatch(t, old, found)
 	require.Equal(t, 2, count(t, store.DB(), "clerkinvite_history"))
+
+	for cause, write := range map[string]func(clerkinvite.TxStore) ([]clerkinvite.Result, error){"seat.email": update, "taken": insert} {
+		results, err := write(store)
+		require.NoError(t, err)
+		require.ErrorContains(t, results[0].Err, cause)
+		require.NoError(t, results[1].Err)
+	}
 }
 
 // A read-only transaction does not wait. The driver lets it write, but not after another transaction has written.

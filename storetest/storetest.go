@@ -6,7 +6,7 @@
 //		})
 //	}
 //
-// It uses only the interface, and only the standard library and clerkinvite.
+// It imports only the standard library and clerkinvite.
 package storetest
 
 import (
@@ -28,6 +28,11 @@ import (
 
 // Run runs a parallel subtest for each rule of the contract. newStore returns an empty store for
 // a subtest; it may use t.Cleanup. With -short the large batches are smaller.
+//
+// Two rules are skipped if the store does not have their method:
+//   - Backlog(ctx, now), as [clerkinvite.PgxStore.Backlog].
+//   - Refuse(ctx, tenantID) error, which only a test needs: from then on, the database refuses all
+//     writes of rows of this tenant, for example by a trigger.
 func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store) {
 	for _, rule := range []struct {
 		name string
@@ -73,6 +78,7 @@ func Run(t *testing.T, newStore func(t *testing.T) clerkinvite.Store) {
 		{"Erase/Race", eraseRace},
 		{"Erase/OppositeOrders", eraseOppositeOrders},
 		{"Erase/Many", eraseMany},
+		{"Refused", refusedRows},
 		{"Find/Nothing", findNothing},
 		{"Find/Refs", findRefs},
 		{"Find/RefsByID", findRefsByID},

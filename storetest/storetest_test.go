@@ -105,6 +105,21 @@ func (s *faulty) Clock(ctx context.Context) (time.Time, error) {
 	return time.Now().UTC(), ctx.Err()
 }
 
+// Refuse implements the optional method of a tested store.
+func (s *faulty) Refuse(_ context.Context, tenantID string) error {
+	s.OnChange = func(_ context.Context, changes []clerkinvite.Change) error {
+		for _, c := range changes {
+			if cmp.Or(c.New, c.Old).TenantID == tenantID {
+				return errRefused
+			}
+		}
+		return nil
+	}
+	return nil
+}
+
+var errRefused = errors.New("the database refuses the row")
+
 // paged changes the query for a page, and the page.
 func (s *faulty) paged(query func(q *clerkinvite.PageQuery), page func(q clerkinvite.PageQuery, list []*clerkinvite.Member) []*clerkinvite.Member) {
 	memory := s.MemoryStore
@@ -251,6 +266,27 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 				}
 			}
 			return memory.Update(ctx, changes)
+		}
+	},
+	"refused row ends the call": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.update = func(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+			results, err := memory.Update(ctx, changes)
+			for _, r := range results {
+				if errors.Is(r.Err, errRefused) {
+					return nil, r.Err
+				}
+			}
+			return results, err
+		}
+	},
+	"refused row stops the neighbours": func(s *faulty, memory *clerkinvitetest.MemoryStore) {
+		s.insert = func(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
+			for _, m := range rows {
+				if s.OnChange != nil && s.OnChange(ctx, []clerkinvite.Change{{New: m}}) != nil {
+					return slices.Repeat([]clerkinvite.Result{{Err: errRefused}}, len(rows)), nil
+				}
+			}
+			return memory.Insert(ctx, rows)
 		}
 	},
 	"conflict ends the call": func(s *faulty, memory *clerkinvitetest.MemoryStore) {

@@ -426,10 +426,18 @@ func (d *diagnosis) backlog(ctx context.Context) check {
 	}
 	const remedy = "check that at least one process runs Service.Run, and its log for \"delivery stopped\"; \"clerkinvite reconcile\" handles expired invitations"
 	limits, err := d.limits(ctx)
+	unsaved := 0
+	if err == nil {
+		err = d.pool.QueryRow(ctx, "SELECT count(*) FROM "+d.t.table("clerkinvite_member").Sanitize()+
+			" WHERE sent < send AND status IN ('reserved', 'pending') AND reason IS NULL AND claimed_until <= $1", now).Scan(&unsaved)
+	}
 	if err != nil {
 		return check{"", checkFail, explain(err), "try again"}
 	}
 	text := fmt.Sprintf("%d reserved, %d due now, %d expired but not reconciled%s", b.Reserved, b.Due, b.Overdue, limits)
+	if unsaved > 0 {
+		text += fmt.Sprintf("; the last attempt for %d could not be saved: a process died, or a table rejected the row (see \"result not saved\" in the application's log)", unsaved)
+	}
 	var late time.Duration
 	if !b.OldestDue.IsZero() {
 		late = now.Sub(b.OldestDue)

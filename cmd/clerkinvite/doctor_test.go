@@ -415,6 +415,22 @@ func TestDoctorShowsLimits(t *testing.T) {
 	require.NotContains(t, w.doctorCheck("backlog").Message, "rate limit")
 }
 
+// Rows that the mirrored table rejects wait without a reason.
+func TestDoctorShowsUnsavedResults(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.exec(adminUser + "; ALTER TABLE admin_user ADD CHECK (email <> 'ada@example.com')")
+	w.mirror()
+	w.invite("grace@example.com")
+	_, err := w.service().Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "ada@example.com"})
+	require.ErrorContains(t, err, "23514")
+	_, err = w.service().Reserve(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "joan@example.com"})
+	require.NoError(t, err)
+	require.NotContains(t, w.doctorCheck("backlog").Message, "saved", "the attempt may still be running")
+	w.exec("UPDATE clerkinvite_member SET claimed_until = now() - interval '1 second' WHERE claimed_until IS NOT NULL")
+	require.Contains(t, w.doctorCheck("backlog").Message, "2 reserved, 1 due now, 0 expired but not reconciled; the last attempt for 1 could not be saved: ")
+}
+
 func TestDoctorDoesNotBlameTheKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -1,5 +1,6 @@
 // Adopt writes a member for each row of admin_user, a table that is older than the library, and lists the rows
-// that it could not adopt. Without -commit it keeps nothing. docs/migrating.md has the steps before and after.
+// that it could not adopt. If there are members already, it also lists the new ones. Without -commit it only
+// creates the library's tables. docs/migrating.md has the steps before and after.
 //
 //	DATABASE_URL=postgres://… go run ./examples/adopt [-commit]
 package main
@@ -44,13 +45,22 @@ func main() {
 		err = row.Scan(&a.TenantID, &a.Email, &a.ClerkUserID, &a.Role, &a.InvitedAt)
 		return a, err
 	}))
+	known := make(map[string]bool)
+	for _, id := range must(pgx.CollectRows(must(tx.Query(ctx, "SELECT id::text FROM clerkinvite_member")), pgx.RowTo[string])) {
+		known[id] = true
+	}
 	adopted := 0
 	for i, r := range must(invites.InTx(store.WithTx(tx)).Adopt(ctx, people)) {
+		outcome := "new member"
 		if r.Err == nil {
 			adopted++
-			continue
+			if len(known) == 0 || known[r.Member.ID] {
+				continue
+			}
+		} else {
+			outcome = r.Err.Error()
 		}
-		fmt.Printf("%q %q %q: %v\n", people[i].TenantID, people[i].Email, people[i].ClerkUserID, r.Err)
+		fmt.Printf("%q %q %q: %s\n", people[i].TenantID, people[i].Email, people[i].ClerkUserID, outcome)
 	}
 	fmt.Println(adopted, "members,", len(people)-adopted, "rows not adopted")
 	if *commit {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"os"
 	"testing"
@@ -29,8 +30,16 @@ func TestStore(t *testing.T) {
 		pool := pgtest.New(t).Pool(t, func(c *pgxpool.Config) { c.MaxConns = 8 })
 		_, err := pool.Exec(t.Context(), schema)
 		require.NoError(t, err)
-		return &Store{pool}
+		return refusing{&Store{pool}}
 	})
+}
+
+// refusing is a store of the suite.
+type refusing struct{ *Store }
+
+// Refuse lets the suite check that a refused row fails alone.
+func (s refusing) Refuse(ctx context.Context, tenantID string) error {
+	return testkit.RefuseRows(ctx, s.pool, "admin_user", tenantID)
 }
 
 func TestOwnStore(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/clerkinvite/clerkinvite"
@@ -30,8 +31,8 @@ var schema string
 // clerkinvite.PgxStore it lacks:
 //
 //   - Speed: a hundred rows are a hundred round trips instead of one.
-//   - All or nothing: if a row fails, the rows before it stay written. The service
-//     treats that like a lost response, and the rows are delivered.
+//   - All or nothing: if the connection fails, the rows before it stay written. The
+//     service treats that like a lost response, and the rows are delivered.
 //   - Retries: a lost response is an error, while PgxStore repeats the statement. A row
 //     that was claimed is then delivered when its lease ends.
 //   - The host's transactions: without WithTx, a member cannot be reserved together with
@@ -83,7 +84,11 @@ func (s *Store) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerk
 	results := make([]clerkinvite.Result, len(rows))
 	for i, m := range rows {
 		var err error
-		if results[i], err = s.insert(ctx, m); err != nil {
+		results[i], err = s.insert(ctx, m)
+		switch {
+		case refused(err):
+			results[i].Err = err
+		case err != nil:
 			return nil, err
 		}
 	}
@@ -135,11 +140,20 @@ func (s *Store) Update(ctx context.Context, changes []clerkinvite.Change) ([]cle
 			results[i].Err = clerkinvite.ErrUserTaken
 		case clerkinvite.IsUniqueViolation(err, "admin_user_email_key"):
 			results[i].Err = clerkinvite.ErrEmailTaken
+		case refused(err):
+			results[i].Err = err
 		case err != nil:
 			return nil, err
 		}
 	}
 	return results, nil
+}
+
+// refused reports whether PostgreSQL refused a row, for example because of a constraint or a
+// trigger. That is the row's error, and the other rows are written.
+func refused(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg)
 }
 
 func (s *Store) update(ctx context.Context, c clerkinvite.Change) (*clerkinvite.Member, error) {

@@ -512,7 +512,7 @@ func TestPromise8_RunInManyProcesses(t *testing.T) {
 		w.start()
 	}
 	testkit.Await(t, "a reconciliation", func() bool { // then the next one is due in an hour; until then, the turn lasts 16 minutes at most
-		next, err := s.store.SwapTime(t.Context(), "reconcile", time.Time{}, time.Time{})
+		next, err := s.store.SwapTime(t.Context(), "turn reconcile", time.Time{}, time.Time{})
 		return err == nil && time.Until(next) > 30*time.Minute
 	})
 	_, err := s.svc.ReserveMany(t.Context(), all)

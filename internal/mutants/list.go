@@ -210,6 +210,18 @@ var mutants = []mutant{
 	{name: "one rejection after an outage refuses a person", test: "TestDeliver_RejectedOnceAfterAnOutage", edits: []edit{
 		{"verdict.go", "again := row.Attempts >= maxRejections && row.Reason == clip(reasonOf(err))", "again := row.Attempts >= maxRejections"},
 	}},
+	{name: "rejections in quick succession refuse a person", test: "TestInvite_QuickAttemptsDecideNothing/Invite/none/memory", edits: []edit{
+		{"verdict.go", "again && !c.early && !c.several", "again && !c.several"},
+	}},
+	{name: "an early attempt that is released makes the next one due", test: "TestInvite_QuickAttemptsDecideNothing/Resend/canceled/memory", edits: []edit{
+		{"verdict.go", "if a.dueAt.After(dueAt) {", "if a.dueAt.IsZero() {"},
+	}},
+	{name: "two rejections in quick succession allow ignore_existing", test: "TestDeliver_HiddenHolderNeedsTwoRejections", edits: []edit{
+		{"deliver_create.go", "codeIdentifierExists && !a.early ||", "codeIdentifierExists ||"},
+	}},
+	{name: "a caller's own member is a duplicate, if another attempt delivers it", test: "TestInvite_OvertakenAfterASlowInsert", edits: []edit{
+		{"invite.go", "		return overtaken(dup.Member)\n", "		return nil, err\n"},
+	}},
 	{name: "a claim from the future blocks a member", test: "TestInvite_ClaimFromAClockThatWasAhead", edits: []edit{
 		{"lease.go", "		!m.UpdatedAt.After(now.Add(clockTolerance))\n", "		true\n"},
 	}},
@@ -229,6 +241,9 @@ var mutants = []mutant{
 	}},
 	{name: "a resend leaves the older invitation open", test: "TestResend/memory", edits: []edit{
 		{"deliver.go", "return a.isResend() && !a.olderRevoked\n", "return a.isResend() && a.olderRevoked\n"},
+	}},
+	{name: "a resend whose invitation was revoked leaves the older one open", test: "TestPromise4_ResendRevokedAtClerk", edits: []edit{
+		{"deliver.go", "		return a.isResend()\n", "		return a.isResend() && a.olderRevoked\n"},
 	}},
 	{name: "a resend that links leaves the older invitation open", test: "TestResend_RevokesTheOlderInvitationOfAUser", edits: []edit{
 		{"deliver.go", "return a.isResend() || a.mayHaveSent()", "return a.mayHaveSent()"},
@@ -473,6 +488,9 @@ var mutants = []mutant{
 	}},
 	{name: "Up takes a partial index", test: "TestMirror_NeedsAUniqueIndex", edits: []edit{
 		{"mirror.go", " AND indisvalid AND indpred IS NULL", " AND indisvalid"},
+	}},
+	{name: "a mirror takes a table that rejects every new row", test: "TestMirror_NeedsDefaults", edits: []edit{
+		{"mirror.go", "(attnotnull OR typnotnull)", "typnotnull"},
 	}},
 	{name: "Sync compares a citext as text", test: "TestMirror_RefusesAddressesNotNormalised", edits: []edit{
 		{"mirror.go", "concat_ws(', ', nullif(path, ''), {{schemas}})", "path"},
@@ -735,10 +753,13 @@ var mutants = []mutant{
 		{"clerkapi/organizations.go", "if len(items) >= maxPage {", "if false {"},
 	}},
 	{name: "an organization is put into a path unchecked", test: "TestTrap11IDsAreValidated", pkg: "./clerkapi", edits: []edit{
-		{"clerkapi/organizations.go", "case !validID(m.Organization):", "case false:"},
+		{"internal/clerkcheck/clerkcheck.go", "case !wire.ValidID(m.Organization):", "case false:"},
+	}},
+	{name: "a plan without a free seat has another reason", test: "TestOrganization_RefusalNamesTheOrganization", edits: []edit{
+		{"organization.go", "code == codeFull || code == codeNoSeats", "code == codeFull"},
 	}},
 	{name: "a bulk request mixes organizations", test: "TestTrap16InvitationsIntoOrganizations", pkg: "./clerkapi", edits: []edit{
-		{"clerkapi/invitations.go", "if r.Organization != organization {", "if false {"},
+		{"internal/clerkcheck/clerkcheck.go", "case r.Organization != rs[0].Organization:", "case false:"},
 	}},
 	{name: "a store's results are not counted", test: "TestContract_Store", pkg: "./internal/attacks", edits: []edit{
 		{"contract.go", "if len(results) != n {", "if false {"},

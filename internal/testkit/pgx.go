@@ -2,6 +2,7 @@ package testkit
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -107,6 +108,24 @@ func QueryOne[T any](t *testing.T, db interface {
 	t.Helper()
 	require.NoError(t, db.QueryRow(context.WithoutCancel(t.Context()), sql, args...).Scan(&v))
 	return v
+}
+
+// RefuseRows makes a trigger refuse all writes of a tenant's rows, in the tables of this name in any schema.
+func RefuseRows(ctx context.Context, pool *pgxpool.Pool, table, tenantID string) error {
+	_, err := pool.Exec(ctx, fmt.Sprintf(`
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $f$
+BEGIN
+	IF coalesce(NEW.tenant_id, OLD.tenant_id) = '%s' THEN RAISE 'refused'; END IF;
+	RETURN coalesce(NEW, OLD);
+END $f$;
+DO $d$
+DECLARE t regclass;
+BEGIN
+	FOR t IN SELECT oid FROM pg_class WHERE relname = '%s' LOOP
+		EXECUTE format('CREATE TRIGGER refuse BEFORE INSERT OR UPDATE OR DELETE ON %%s FOR EACH ROW EXECUTE FUNCTION refuse()', t);
+	END LOOP;
+END $d$`, tenantID, table))
+	return err
 }
 
 // AwaitLocks waits until n statements wait for a lock.

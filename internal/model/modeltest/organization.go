@@ -144,7 +144,7 @@ func (s *sequence) outsideOrganization() {
 	case k < 18:
 		d := pick(s, time.Minute, 3*time.Hour, 30*time.Hour)
 		full := pick(s,
-			clerkinvitetest.Fault{Status: 403, Code: clerkinvite.ReasonOrganizationFull},
+			clerkinvitetest.Fault{Status: 403, Code: "organization_membership_quota_exceeded"},
 			clerkinvitetest.Fault{Status: 402, Code: "insufficient_seats", Meta: map[string]any{"seats_quantity": 5}})
 		s.sayf("the organization is full for %v", d)
 		for _, full.Call = range []clerkinvitetest.Call{clerkinvitetest.CallOrganizationCreate, clerkinvitetest.CallOrganizationCreateBulk, clerkinvitetest.CallAddMember} {
@@ -168,7 +168,7 @@ var organizationCalls = []clerkinvitetest.Call{
 
 // refusals are Clerk's rejections of people because of the organization.
 var refusals = []clerkinvitetest.Fault{
-	{Status: 403, Code: clerkinvite.ReasonOrganizationFull},
+	{Status: 403, Code: "organization_membership_quota_exceeded"},
 	{Status: 402, Code: "insufficient_seats"},
 	{Status: 404, Code: "organization_not_found_or_unauthorized"},
 	{Status: 404, Code: "resource_not_found", Meta: map[string]any{"param_name": "role"}},

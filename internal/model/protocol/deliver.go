@@ -308,7 +308,7 @@ func (m *step) decided(a *actor, r row) row {
 		r = r.withdrawn()
 	case isReleased:
 		r.attempts--
-		r.held, r.next = 0, a.began
+		r.held, r.next = 0, max(a.began, a.due)
 	case isPostponed:
 		r.held, r.next = 0, a.at+1
 	default:

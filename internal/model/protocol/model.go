@@ -89,6 +89,7 @@ type actor struct {
 	row      row  // as read, or claimed
 	lease    int8 // the epoch in which its lease began
 	began    int8 // the epoch in which its pass began
+	due      int8 // the epoch in which the row was due before the claim, if that is a later one
 	round    int8
 	made     int8 // the invitation that its decision is about
 	previous int8 // the row's invitation when the attempt began

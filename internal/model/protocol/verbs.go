@@ -66,17 +66,22 @@ func (m *step) goOnVerb(a *actor) {
 	case pcInsert:
 		m.insert(a)
 	case pcRenew:
-		if !m.update(a.row, m.renewed(a)) {
+		was := a.row
+		if !m.update(was, m.renewed(a)) {
 			a.pc = pcInsert
 			return
 		}
+		a.claims(was)
 		m.reservedBy(a)
 	case pcReclaimGet:
-		if m.row.held != a.row.held || m.row.attempts != a.row.attempts {
+		switch r := m.row; {
+		case a.owns(r):
+			a.pc, a.row, a.began = pcReclaim, r, m.epoch
+		case r.due(), r.status == failed:
 			m.restart(a)
-			return
+		default:
+			m.end(a)
 		}
-		a.pc, a.row, a.began = pcReclaim, m.row, m.epoch
 	case pcReclaim:
 		r := a.row
 		r.attempts--
@@ -105,6 +110,7 @@ func (m *step) goOnVerb(a *actor) {
 			a.pc = pcResendGet
 			return
 		}
+		a.claims(a.row)
 		a.row = m.row
 		m.attempt(a)
 	case pcRevokeGet, pcRevokeList, pcRevokeShared, pcRevokeOne, pcRevokeUsers, pcRevokeMembers, pcRevokeWrite, pcRevokeEnd:
@@ -127,6 +133,13 @@ func (m *step) insert(a *actor) {
 	switch {
 	case m.row.held > m.epoch, m.row.status == pending, m.row.status == active:
 		m.end(a) // a duplicate
+	}
+}
+
+// claims notes when the row was due before the claim.
+func (a *actor) claims(before row) {
+	if before.due() && before.next > a.began {
+		a.due = before.next
 	}
 }
 

@@ -307,7 +307,7 @@ func watch(ctx context.Context, t *testing.T, s *seen, store *clerkinvite.PgxSto
 // limited returns until when a rate limit blocks deliveries. A create endpoint that is blocked for
 // less than a lease is only another process's turn.
 func limited(ctx context.Context, pool *pgxpool.Pool, now time.Time) (until time.Time, err error) {
-	rows, err := pool.Query(ctx, "SELECT name, blocked_until FROM clerkinvite_limit WHERE name <> 'reconcile' AND blocked_until > $1", now)
+	rows, err := pool.Query(ctx, "SELECT name, blocked_until FROM clerkinvite_limit WHERE name <> 'turn reconcile' AND blocked_until > $1", now)
 	if err != nil {
 		return until, err
 	}
