@@ -322,8 +322,8 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, to Status, a
 	return now.Version != row.Version, nil
 }
 
-// Purge revokes a member's open invitations at Clerk, and then erases the member and its history from
-// the store, in any state. Use it for erasure requests. To remove a person from a tenant, use Remove.
+// Purge revokes a member's open invitations at Clerk, also into organizations that it has left, and then erases
+// the member and its history from the store, in any state. Use it for erasure requests. To remove a person from a tenant, use Remove.
 // Purge does not erase data at Clerk, such as the user and past invitations, and does not end the membership
 // of an organization: call Remove first.
 //
