@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -242,6 +244,12 @@ func TestReconcileReportsAndRepairs(t *testing.T) {
 		r = w.run("reconcile", wrong[0], wrong[1])
 		require.Equal(t, exitUsage, r.code)
 		require.Empty(t, r.stdout, "no report")
+	}
+
+	help := w.run("reconcile", "--help").stdout
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[reconcileDocument]()) {
+		key, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		require.Contains(t, help, `"`+key+`"`)
 	}
 
 	w.clerk.SetSecretKey("sk_test_another")

@@ -21,7 +21,7 @@ func reconcileCommand() command {
   clerkinvite reconcile
 
 As JSON: {"dry_run", "members", "invitations", "activated", "removed", "expired", "revoked", "moved", "left_over", "unknown",
-"newer", "accepted_elsewhere": [{…}, …], "out_of_date": [{…}, …], "cursor"}, and "error" if it stopped early. Pass cursor to --cursor;
+"newer", "missing", "accepted_elsewhere": [{…}, …], "out_of_date": [{…}, …], "cursor"}, and "error" if it stopped early. Pass cursor to --cursor;
 it is empty if everything was checked.`,
 		prepare: func(t *tool, flags *flag.FlagSet) func(context.Context, []string) error {
 			var o clerkinvite.ReconcileOptions
