@@ -164,7 +164,11 @@ func organizations() []scenario {
 			w.invited(ann, bob)
 			w.clerk.DeleteUser(u.ID)
 		}},
-		{name: "organization: remove after acceptance", organization: asking, arrange: accepted, act: remove, people: []person{{ann, "removed", "pending active"}}},
+		{name: "organization: remove after acceptance", organization: asking, act: remove, people: []person{{ann, "removed", "pending active"}, {bob, "active", ""}}, arrange: func(w *world) {
+			w.clerk.JoinOrganization("org_acme", w.clerk.AddVerifiedUser(bob).ID, "org:member") // so that Clerk shows a member, and Reconcile sees a removal whose response was lost
+			w.invited(bob)
+			accepted(w)
+		}},
 		{name: "organization: the person joins", organization: asking, arrange: accepted, act: (*actor).event, people: []person{{ann, "active", ""}}},
 		{name: "organization: revoked in the dashboard", organization: asking, act: (*actor).event, people: []person{{ann, "revoked", ""}}, arrange: func(w *world) {
 			pending(w)
