@@ -266,7 +266,7 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 		}
 	}
 	var found foundInvitations
-	if a.isRetry() || a.isResend() {
+	if a.isRetry() || a.isResend() || a.mayHaveSeat(p.refusing[a.organization()]) {
 		if v, found = s.look(ctx, p, a, a.mayHaveSent()); v.kind != undecided {
 			return v, nil
 		}
@@ -286,8 +286,17 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 		}
 		created = s.create(ctx, p, a, true)
 	}
+	if a.mayHaveSeat(created.err) {
+		if v, _ = s.look(ctx, p, a, true); v.kind != undecided {
+			return v, nil
+		}
+	}
 	return s.createVerdict(ctx, p, a, created)
 }
+
+// mayHaveSeat reports whether the attempt's invitation may have a seat of an organization that is full by err: Clerk may
+// have created it with the bulk request that it rejected.
+func (a *attempt) mayHaveSeat(err error) bool { return a.bulkRejected && saysFull(err) }
 
 // createIfFree creates the invitation unless the address is taken. If a bulk request has tried that already, its
 // result counts.
@@ -329,14 +338,9 @@ func (s *Service) createVerdict(ctx context.Context, p *pass, a *attempt, r crea
 // up since the look-up, an earlier attempt's request may have arrived late, or another member may have an
 // invitation for the address. The verdict is undecided if the invitation must be created with ignore_existing.
 func (s *Service) lookAgain(ctx context.Context, p *pass, a *attempt, taken error) verdict {
-	users, err := s.findUsersOf(ctx, a.row.Email)
-	if err != nil {
-		return s.callFailed(ctx, p, a, call{op: "find users"}, err)
-	}
-	if u := verifiedBy(users, a.row.Email); u != nil {
-		if v := s.holderVerdict(ctx, p, a, u); v.kind != undecided {
-			return v
-		}
+	v, users := s.findAgain(ctx, p, a)
+	if v.kind != undecided {
+		return v
 	}
 	v, found := s.look(ctx, p, a, true)
 	switch {
@@ -346,6 +350,18 @@ func (s *Service) lookAgain(ctx context.Context, p *pass, a *attempt, taken erro
 		return verdict{}
 	}
 	return s.callFailed(ctx, p, a, call{op: "create invitation", organization: a.organization() != ""}, errors.Join(errUnlisted, taken))
+}
+
+// findAgain decides if a user has verified the address since the pass looked for users. It returns the users who have it.
+func (s *Service) findAgain(ctx context.Context, p *pass, a *attempt) (v verdict, users []User) {
+	users, err := s.findUsersOf(ctx, a.row.Email)
+	if err != nil {
+		return s.callFailed(ctx, p, a, call{op: "find users"}, err), nil
+	}
+	if u := verifiedBy(users, a.row.Email); u != nil {
+		v = s.holderVerdict(ctx, p, a, u)
+	}
+	return v, users
 }
 
 // mayIgnoreExisting reports whether an invitation or a user that is certainly not this send's has made

@@ -195,6 +195,8 @@ func TestFailureVerdict(t *testing.T) {
 		"refused":                        {create, answer(403, "not_allowed_access", nil), 1, isRefused, 0, true, false},
 		"refused, shared":                {createBulk, answer(403, "not_allowed_access", nil), 1, isPostponed, time.Minute, true, true},
 		"own fault, first attempt":       {create, template, 1, isPostponed, time.Minute, true, false},
+		"own fault, short Retry-After":   {create, &APIError{StatusCode: 403, RetryAfter: time.Second}, 1, isPostponed, time.Minute, true, false},
+		"own fault, long Retry-After":    {create, &APIError{StatusCode: 403, RetryAfter: 5 * time.Minute}, 1, isPostponed, 5 * time.Minute, true, false},
 		"own fault, third attempt":       {create, template, 3, isRefused, 0, true, false},
 		"own fault, third attempt, bulk": {createBulk, template, 3, isPostponed, time.Minute, true, false},
 		"held at Clerk":                  {create, answer(422, "form_identifier_exists", nil), 1, isPostponed, time.Minute, true, false},

@@ -409,20 +409,10 @@ func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, 
 	switch {
 	case err != nil: // a 404 may only mean that Clerk does not show the older invitation yet
 		return s.callFailed(ctx, p, a, call{op: "revoke invitation", organization: !saysNotFound(err)}, err), nil
-	case accepted:
-		return acceptedOlder(a.row), nil
+	case accepted: // perhaps since the pass looked for users; a person who has left or used another address is invited again
+		v, _ = s.findAgain(ctx, p, a)
 	}
-	return verdict{}, nil
-}
-
-// acceptedOlder decides for a resend whose older invitation was accepted, by a user who has not verified the row's
-// address. The older invitation completes the resend, and Reconcile reports it.
-func acceptedOlder(row *Member) verdict {
-	older := &Invitation{ID: row.InvitationID, ExpiresAt: row.ExpiresAt}
-	if row.InvitedAt != nil {
-		older.CreatedAt = *row.InvitedAt
-	}
-	return verdict{kind: isInvited, invitation: older, adopted: true}
+	return v, nil
 }
 
 // revokeOlder revokes the invitation that the attempt's row refers to, and those of earlier sends that Clerk
@@ -433,17 +423,17 @@ func (s *Service) revokeOlder(ctx context.Context, a *attempt, found foundInvita
 		if found.current != nil {
 			current = *found.current
 		}
-		if accepted, err = s.revokeOne(ctx, a.row, current); err != nil || accepted {
-			return accepted, err
+		if accepted, err = s.revokeOne(ctx, a.row, current); err != nil {
+			return false, err
 		}
-		a.olderRevoked = true
+		a.olderRevoked = !accepted
 	}
 	for _, inv := range found.older {
 		if _, err := s.revokeOne(ctx, a.row, *inv); err != nil {
 			return false, err
 		}
 	}
-	return false, nil
+	return accepted, nil
 }
 
 // endMembership ends the membership of a member that becomes, or already is, revoked or removed. For removed, this is the

@@ -499,6 +499,144 @@ func TestOrganization_ResendOfAnUnknownInvitation(t *testing.T) {
 	require.Equal(t, 2, b.RequireInvited(t, "ada@example.com", 2).Sent)
 }
 
+// The person has accepted the older invitation before a resend can revoke it. A member of the organization becomes active.
+// Otherwise the new invitation is sent: a resend never ends as pending without an email.
+func TestPromise3_OrganizationAcceptedBeforeResend(t *testing.T) {
+	t.Parallel()
+	const email = "ada@example.com"
+	accept := func(t *testing.T, b *testkit.Rig) string {
+		t.Helper()
+		u := b.Clerk.AddVerifiedUser(email).ID
+		assert.NoError(t, b.Clerk.AcceptOrganization(b.Clerk.OpenInvitations(email)[0].ID, u))
+		return u
+	}
+	for name, test := range map[string]struct {
+		before, revoking func(t *testing.T, b *testkit.Rig)
+		emails           int
+	}{
+		"during the call": {revoking: func(t *testing.T, b *testkit.Rig) { t.Helper(); accept(t, b) }, emails: 1},
+		"and left": {emails: 2, before: func(t *testing.T, b *testkit.Rig) {
+			t.Helper()
+			b.Clerk.LeaveOrganization(org, accept(t, b))
+		}},
+		"by another address": {emails: 2, before: func(t *testing.T, b *testkit.Rig) {
+			t.Helper()
+			_, err := b.Clerk.AcceptAs(email, "ada@other.example")
+			require.NoError(t, err)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+				m := b.MustInvite(t, email)
+				b.Clock.Advance(time.Hour)
+				if test.before != nil {
+					test.before(t, b)
+				}
+				b.Clerk.OnCall(func(_ context.Context, c clerkinvitetest.Call, w clerkinvitetest.When) {
+					if c == clerkinvitetest.CallOrganizationRevoke && w == clerkinvitetest.Before && test.revoking != nil {
+						test.revoking(t, b)
+					}
+				})
+				got, err := b.Resend(t.Context(), m.Ref())
+				require.NoError(t, err)
+				require.Equal(t, test.emails, b.Clerk.EmailsTo(email))
+				require.Equal(t, test.emails, b.Clerk.Requests()[clerkinvitetest.CallOrganizationCreate])
+				if test.emails == 1 {
+					require.Equal(t, clerkinvite.StatusActive, got.Status)
+					return
+				}
+				require.Equal(t, clerkinvite.StatusPending, got.Status)
+				open := b.Clerk.OpenInvitations(email)
+				require.Len(t, open, 1)
+				require.Equal(t, got.InvitationID, open[0].ID)
+			})
+		})
+	}
+}
+
+// Clerk's list of memberships does not show yet that the person has accepted. They get no other email.
+func TestPromise3_OrganizationAcceptedBeforeResend_Lag(t *testing.T) {
+	t.Parallel()
+	for _, withdraw := range []bool{false, true} {
+		t.Run(fmt.Sprint("withdraw on failure ", withdraw), func(t *testing.T) {
+			t.Parallel()
+			clerk := clerkinvitetest.NewClerk()
+			api := &strangeAPI{Clerk: clerk}
+			b := testkit.New(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = withdraw }}, clerk, api, clerkinvitetest.NewMemoryStore())
+			m := b.MustInvite(t, "ada@example.com")
+			b.Clock.Advance(time.Hour)
+			require.NoError(t, clerk.AcceptOrganization(m.InvitationID, clerk.AddVerifiedUser("ada@example.com").ID))
+			api.members = func([]clerkinvite.Membership) []clerkinvite.Membership { return nil }
+			_, err := b.Resend(t.Context(), m.Ref())
+			var clerkErr *clerkinvite.ClerkInvitationError
+			require.ErrorAs(t, err, &clerkErr)
+			require.Equal(t, clerkinvite.Fault, clerkErr.Outcome)
+			require.Equal(t, clerkinvite.StatusPending, b.Member(t, "ada@example.com").Status)
+			require.Equal(t, !withdraw, b.Member(t, "ada@example.com").Due())
+
+			api.members = nil
+			b.Clock.Advance(2 * time.Minute)
+			_, err = b.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			b.MustReconcile(t)
+			require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+			require.Equal(t, 1, clerk.EmailsTo("ada@example.com"))
+		})
+	}
+}
+
+// Clerk rejects a bulk request because the organization is full, but keeps the invitations for which it has seats. Their
+// members adopt them, and only the others are refused.
+func TestPromise3_OrganizationFullKeepsPart(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		behavior clerkinvitetest.Behavior
+		people   int
+		before   func(c *clerkinvitetest.Clerk)
+	}{
+		"keeps none":             {people: 25},
+		"keeps part":             {people: 25, behavior: clerkinvitetest.Behavior{BulkKeepsPartial: true}},
+		"keeps part, other code": {people: 25, behavior: clerkinvitetest.Behavior{BulkKeepsPartial: true, OrganizationInsufficientSeats: true}},
+		"counts seats first": {people: 20, behavior: clerkinvitetest.Behavior{BulkKeepsPartial: true}, before: func(c *clerkinvitetest.Clerk) {
+			c.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallOrganizationCreate, Status: 402, Code: "insufficient_seats", Times: -1})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+				b.Clerk.SetBehavior(test.behavior)
+				b.Clerk.AddOrganization("org_small", clerkinvitetest.OrganizationOptions{MaxMembers: 14})
+				if test.before != nil {
+					test.before(b.Clerk)
+				}
+				people := testkit.People(test.people, "p")
+				for i := range people {
+					people[i].Organization = &clerkinvite.Organization{ID: "org_small"}
+				}
+				results, err := b.InviteMany(t.Context(), people, nil)
+				require.NoError(t, err)
+				invited := 0
+				for _, r := range results {
+					m := b.Member(t, r.Member.Email)
+					open := b.Clerk.OpenInvitations(m.Email)
+					require.Equal(t, len(open), b.Clerk.EmailsTo(m.Email), "nobody gets an email whose link does not work")
+					if len(open) == 0 {
+						require.Equal(t, clerkinvite.StatusFailed, m.Status)
+						require.Equal(t, clerkinvite.ReasonOrganizationFull, m.Reason)
+						continue
+					}
+					invited++
+					require.NoError(t, r.Err)
+					require.Equal(t, clerkinvite.StatusPending, m.Status)
+					require.Equal(t, open[0].ID, m.InvitationID)
+				}
+				require.Equal(t, 14, invited)
+			})
+		})
+	}
+}
+
 // If the organization is the reason of a refusal, the admin's text says so.
 func TestOrganization_RefusalNamesTheOrganization(t *testing.T) {
 	t.Parallel()

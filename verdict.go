@@ -271,8 +271,8 @@ type call struct {
 	othersCreated bool // creates for other members have succeeded since the previous attempt; only set if sends
 }
 
-// failureVerdict decides for a row after a failed call. wait is how long to wait before the next
-// attempt if Clerk did not say.
+// failureVerdict decides for a row after a failed call. wait is how long to wait before the next attempt if Clerk did
+// not say, and at least after a rejection, because repeated rejections are final.
 func failureVerdict(row *Member, c call, err error, now time.Time, wait time.Duration) verdict {
 	switch classify(row, c, err) {
 	case Refused:
@@ -280,7 +280,7 @@ func failureVerdict(row *Member, c call, err error, now time.Time, wait time.Dur
 	case Uncertain:
 		return verdict{kind: isUncertain, op: c.op, err: err}
 	default:
-		if told, ok := RetryAfter(err); ok {
+		if told, ok := RetryAfter(err); ok && (told > wait || !failureOf(err, "").rejects()) {
 			wait = told
 		}
 		if failureOf(err, "") == rateLimited {

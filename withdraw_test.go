@@ -708,8 +708,17 @@ func TestWithdrawDuringDelivery(t *testing.T) {
 // strangeAPI is a Clerk with other responses to revocations and lists.
 type strangeAPI struct {
 	*clerkinvitetest.Clerk
-	revoke func(id string) (*clerkinvite.Invitation, error)
-	list   func([]clerkinvite.Invitation) []clerkinvite.Invitation
+	revoke  func(id string) (*clerkinvite.Invitation, error)
+	list    func([]clerkinvite.Invitation) []clerkinvite.Invitation
+	members func([]clerkinvite.Membership) []clerkinvite.Membership
+}
+
+func (a *strangeAPI) FindMemberships(ctx context.Context, q clerkinvite.MembershipQuery) ([]clerkinvite.Membership, error) {
+	found, err := a.Clerk.FindMemberships(ctx, q)
+	if err == nil && a.members != nil {
+		found = a.members(found)
+	}
+	return found, err
 }
 
 func (a *strangeAPI) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {

@@ -77,7 +77,7 @@ var mutants = []mutant{
 		{"deliver_find.go", "	case InvitationPending:\n		return verdict{kind: isInvited, invitation: own}", "	case InvitationPending:\n		return verdict{}"},
 	}},
 	{name: "the next attempt does not look first", test: "TestInvite_AfterALostInvitationHasEnded", edits: []edit{
-		{"deliver_create.go", "if a.isRetry() || a.isResend() {", "if a.isResend() {"},
+		{"deliver_create.go", "if a.isRetry() || a.isResend() ||", "if a.isResend() ||"},
 	}},
 	{name: "every create sets ignore_existing", test: "TestPromise3_LateCreate", edits: []edit{
 		{"deliver_create.go", "		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting))", "		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting || a.row != nil))"},
@@ -212,6 +212,9 @@ var mutants = []mutant{
 	}},
 	{name: "rejections in quick succession refuse a person", test: "TestInvite_QuickAttemptsDecideNothing/Invite/none/memory", edits: []edit{
 		{"verdict.go", "again && !c.early && !c.several", "again && !c.several"},
+	}},
+	{name: "a short Retry-After brings rejections together", test: "TestFailureVerdict", edits: []edit{
+		{"verdict.go", "ok && (told > wait || !failureOf(err, \"\").rejects())", "ok"},
 	}},
 	{name: "an early attempt that is released makes the next one due", test: "TestInvite_QuickAttemptsDecideNothing/Resend/canceled/memory", edits: []edit{
 		{"verdict.go", "if a.dueAt.After(dueAt) {", "if a.dueAt.IsZero() {"},
@@ -394,6 +397,15 @@ var mutants = []mutant{
 	}},
 	{name: "a list into a full organization sends all its bulk requests", test: "TestOrganization_RefusedListCostsFewRequests", edits: []edit{
 		{"deliver_create.go", "		q.separate() // a full", "		// a full"},
+	}},
+	{name: "a person who has accepted the older invitation is invited again", test: "TestPromise3_OrganizationAcceptedBeforeResend/during_the_call", edits: []edit{
+		{"organization.go", "		v, _ = s.findAgain(ctx, p, a)\n", ""},
+	}},
+	{name: "a full organization's kept invitation is not looked for", test: "TestPromise3_OrganizationFullKeepsPart/keeps_part/memory", edits: []edit{
+		{"deliver_create.go", "a.isResend() || a.mayHaveSeat(p.refusing[a.organization()])", "a.isResend()"},
+	}},
+	{name: "a member is refused although its invitation has a seat", test: "TestPromise3_OrganizationFullKeepsPart/counts_seats_first/memory", edits: []edit{
+		{"deliver_create.go", "	if a.mayHaveSeat(created.err) {", "	if a == nil && a.mayHaveSeat(created.err) {"},
 	}},
 	{name: "a removed member stays in the organization", test: "TestOrganization/RevokeAndRemove", edits: []edit{
 		{"organization.go", "		return s.removeMember(ctx, row.organization(), row.ClerkUserID)", "		return nil"},

@@ -306,7 +306,7 @@ func (s *sequence) moved(t *task, old, m *clerkinvite.Member) {
 		s.joined(t, old, m)
 	case m.Status == clerkinvite.StatusPending && m.InvitationID != old.InvitationID:
 		s.invited(t, m)
-	case m.Status == clerkinvite.StatusPending && m.Sent != old.Sent && !t.refuses(m) && !s.barred(t, m.Email) && !triedOnce(m) && !s.accepted(m):
+	case m.Status == clerkinvite.StatusPending && m.Sent != old.Sent && !t.refuses(m) && !s.barred(t, m.Email) && !triedOnce(m):
 		s.failf("refused: %s settled send %d of %s on the older invitation, which Clerk has not refused", t.name, m.Send, s.named(m))
 	case m.Status != old.Status:
 		s.ended(t, old, m)

@@ -338,16 +338,6 @@ func (t *task) refuses(m *clerkinvite.Member) bool {
 	return t.refused[organizationOf(m)+"/"+m.Email] || t.noMembers && inOrganization(m)
 }
 
-// accepted reports whether a member of the organization waits for an invitation that was accepted, perhaps before
-// the organization was deleted.
-func (s *sequence) accepted(m *clerkinvite.Member) bool {
-	inv := s.vanishedInvitations[m.InvitationID]
-	if now := s.invitation(m.InvitationID); now != nil {
-		inv = *now
-	}
-	return inOrganization(m) && inv.Status == clerkinvite.InvitationAccepted
-}
-
 // askedMember reports whether the task has asked whether a user is a member of the organization.
 func (t *task) askedMember(user string) bool {
 	_, asked := t.members[user]

@@ -78,6 +78,9 @@ func (c *Config) settledWell(s *State) string {
 		named := r.status == pending && r.inv == int8(i+1)
 		switch {
 		case inv.send == 0 && !named:
+		case named && inv.send > 0 && inv.send < r.send && !r.due() && !c.Once:
+			return "a send without an email"
+		case named && inv.status == accepted && !c.joined(s): // Reconcile reports it
 		case named && inv.status != pending:
 			return "the row names an invitation that is " + inv.status.String()
 		case !named && inv.status == pending:

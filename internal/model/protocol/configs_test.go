@@ -37,6 +37,7 @@ func configs() []*Config {
 		{Name: "organization resend", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Resend: 1, Reconcile: 1}, Crashes: 1, Losses: 1, Ends: 1, Reserved: true, Organization: true},
 		{Name: "organization revoke", Actors: 2, Begins: map[Verb]int8{Deliver: 1, Resend: 1, Revoke: 1}, Losses: 1, Ends: 1, Accepts: 1, Reserved: true, Organization: true},
 		{Name: "organization accept", Actors: 2, Begins: map[Verb]int8{Invite: 1, Deliver: 1, Resolve: 1, Reconcile: 1}, Crashes: 1, Ends: 1, Accepts: 2, Organization: true},
+		{Name: "organization elsewhere", Actors: 2, Begins: map[Verb]int8{Deliver: 2, Resend: 1, Reconcile: 1}, Crashes: 1, Ends: 1, Accepts: 1, Elsewhere: 1, Reserved: true, Organization: true},
 		{Name: "organization add", Actors: 2, Begins: map[Verb]int8{Deliver: 2, Resend: 1}, Losses: 1, Ends: 1, Accepts: 1, Reserved: true, Organization: true, AddExisting: true},
 		{Name: "organization add late", Actors: 2, Begins: map[Verb]int8{Deliver: 2}, Crashes: 1, Losses: 1, Ends: 1, Accepts: 2, Reserved: true, Organization: true, AddExisting: true, Late: true},
 	}

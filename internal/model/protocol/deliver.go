@@ -20,6 +20,7 @@ const (
 	pcOlderRevoke
 	pcEndedList
 	pcEndedListRevoked
+	pcUsersOlder
 	pcCreate
 	pcUsersAgain
 	pcSettle
@@ -85,7 +86,7 @@ var calls = map[pc]string{
 	pcRevokedWrite: "update", pcAcceptedList: "list accepted", pcAcceptedFind: "find id", pcAcceptedUsers: "users by email",
 	pcExpiredList: "list expired",
 
-	pcMembers: "memberships", pcAdd: "add member", pcOlderRevoke: "revoke", pcEndedList: "list", pcEndedListRevoked: "list revoked",
+	pcMembers: "memberships", pcAdd: "add member", pcOlderRevoke: "revoke", pcEndedList: "list", pcEndedListRevoked: "list revoked", pcUsersOlder: "users by email",
 	pcRevokeShared: "find id", pcRevokeMembers: "memberships", pcResolveMembers: "memberships", pcScanMembers: "memberships",
 	pcApplicationOpen: "list pending", pcApplicationRevoked: "list revoked", pcApplicationAccepted: "list accepted", pcApplicationExpired: "list expired",
 }
@@ -115,7 +116,7 @@ func (s *State) Call(actor int) (call string, inv int8, ignore bool) {
 // attempt begins with a row that the actor has claimed.
 func (m *step) attempt(a *actor) {
 	a.made, a.next, a.todo, a.seen = 0, undecided, 0, [maxInvitations]status{}
-	a.others, a.again, a.stale, a.gives, a.older = false, false, false, false, false
+	a.others, a.again, a.stale, a.gives, a.older, a.accepted = false, false, false, false, false, false
 	a.left, a.previous = a.row.send > 1, a.row.inv
 	a.knows = m.joined(m.State)
 	a.pc = pcUsers
@@ -129,9 +130,13 @@ func (m *step) attempt(a *actor) {
 
 // notJoined is the step after looking for users, if the person has not joined.
 func (m *step) notJoined(a *actor) {
-	if a.again {
+	switch {
+	case a.again:
 		a.pc = pcList
-	} else {
+	case a.accepted:
+		a.accepted = false
+		m.tryCreate(a)
+	default:
 		m.createOrLook(a)
 	}
 }
@@ -169,7 +174,7 @@ func (m *step) tryCreate(a *actor) {
 // decide sets the decision, which is written next.
 func (m *step) decide(a *actor, d decision) {
 	a.next, a.at, a.pc = d, m.epoch, pcSettle
-	a.seen, a.others, a.again, a.stale, a.knows, a.todo = [maxInvitations]status{}, false, false, false, false, 0
+	a.seen, a.others, a.again, a.accepted, a.stale, a.knows, a.todo = [maxInvitations]status{}, false, false, false, false, false, 0
 	if a.older {
 		a.left, a.previous, a.older = a.left && d != isInvited, 0, false
 	}
@@ -233,13 +238,15 @@ func (m *step) look(a *actor) {
 	}
 }
 
-// makeRoom revokes the older invitations before an organization gets another, unless the row's was accepted.
+// makeRoom revokes the older invitations before an organization gets another. The row's may have been accepted.
 func (m *step) makeRoom(a *actor) {
 	for i, s := range a.seen {
 		switch current := i+1 == int(a.row.inv); {
-		case current && s == accepted:
+		case current && s == accepted && !m.has(SendAccepted):
 			m.keepOlder(a)
 			return
+		case current && s == accepted:
+			a.accepted = true
 		case current && s == revoked:
 			a.older = true
 		case current, s == pending && m.invitations[i].send > 0:
@@ -250,14 +257,18 @@ func (m *step) makeRoom(a *actor) {
 	m.nextOlder(a)
 }
 
-// keepOlder completes a resend with the older invitation, which was accepted.
+// keepOlder completes a resend with the older invitation, as it did without the rule SendAccepted.
 func (m *step) keepOlder(a *actor) {
 	a.made = a.row.inv
 	m.decide(a, isInvited)
 }
 
 func (m *step) nextOlder(a *actor) {
-	if a.pc = pcOlderRevoke; a.todo == 0 {
+	switch a.pc = pcOlderRevoke; {
+	case a.todo > 0:
+	case a.accepted:
+		a.knows, a.pc = m.joined(m.State), pcUsersOlder
+	default:
 		m.tryCreate(a)
 	}
 }
@@ -266,11 +277,12 @@ func (m *step) nextOlder(a *actor) {
 func (m *step) olderEnded(a *actor) {
 	inv := a.revoking()
 	if inv == a.row.inv {
-		if m.invitations[inv-1].status == accepted {
+		a.accepted = m.invitations[inv-1].status == accepted
+		if a.accepted && !m.has(SendAccepted) {
 			m.keepOlder(a)
 			return
 		}
-		a.older = true
+		a.older = !a.accepted
 	}
 	a.todo &^= 1 << (inv - 1)
 	m.nextOlder(a)
@@ -323,7 +335,7 @@ func (m *step) decided(a *actor, r row) row {
 // goOn makes an actor's next call.
 func (m *step) goOn(a *actor) {
 	switch a.pc {
-	case pcUsers, pcUsersAgain:
+	case pcUsers, pcUsersOlder, pcUsersAgain:
 		a.again = a.pc == pcUsersAgain
 		switch {
 		case !m.user:
@@ -513,7 +525,7 @@ func (m *step) unanswered(a *actor) {
 			break
 		}
 		m.decide(a, isPostponed)
-	case pcUsers, pcUsersAgain, pcListPending, pcList, pcListRevoked, pcOlderRevoke:
+	case pcUsers, pcUsersOlder, pcUsersAgain, pcListPending, pcList, pcListRevoked, pcOlderRevoke:
 		m.decide(a, isPostponed)
 	case pcEndedList, pcEndedListRevoked:
 		if a.verb != Revoke {

@@ -162,7 +162,7 @@ func (a *actor) appendKey(b []byte) []byte {
 	b = append(b, byte(a.verb), byte(a.pc), byte(r.status), byte(r.send), byte(r.sent), byte(r.inv), byte(r.attempts), byte(r.held), byte(r.next), byte(r.version),
 		byte(a.lease), byte(a.began), byte(a.round), byte(a.made), byte(a.previous), byte(a.next), byte(a.at), a.todo,
 		flag(a.others), flag(a.again), flag(a.left), flag(a.stale), flag(a.moved), flag(a.waits), flag(a.second), flag(a.looked), flag(a.failed), flag(a.knows), a.open,
-		flag(a.older), flag(a.proved))
+		flag(a.older), flag(a.accepted), flag(a.proved))
 	for _, s := range a.seen {
 		b = append(b, byte(s))
 	}

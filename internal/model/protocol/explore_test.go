@@ -50,6 +50,7 @@ var needed = []struct {
 	{FindAgain, "foreign accepted", "an email to a person who had joined"},
 	{WithdrawLook, "revoke", "withdrawn, but its link works"},
 	{RevokeFirst, "organization resend", "due for ever"},
+	{SendAccepted, "organization elsewhere", "a send without an email"},
 	{AdoptForeign, "organization", "due for ever"},
 	{ProveMember, "organization accept", "recovering: active without a proof"},
 	{ResendsWait, "organization resend", "revoked without a caller"},

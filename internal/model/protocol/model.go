@@ -99,6 +99,7 @@ type actor struct {
 	todo     uint8 // invitations to revoke, a bit each
 	others   bool  // Clerk has a pending invitation that is not this send's
 	again    bool  // Clerk has rejected a create of this attempt as a duplicate
+	accepted bool  // the invitation that the row refers to was accepted, perhaps since it looked for users
 	older    bool  // the invitation that the row refers to is revoked, so that an organization accepts another
 	proved   bool  // Clerk has shown the membership of the user who is resolved
 	gives    bool  // its decision gives the invitation up, instead of letting the row wait
@@ -168,6 +169,7 @@ type State struct {
 	cuts       int8
 	ends       int8 // how often all leases may still end
 	accepts    int8
+	elsewhere  int8      // invitations that may still be accepted under another address
 	dashboard  int8      // invitations that an operator may still revoke at Clerk
 	withdrawn  bool      // a caller revoked the invitation
 	disordered bool      // an actor has crashed, the person has accepted, a response was lost, or a lease has ended
@@ -197,6 +199,7 @@ const (
 	Land                    // such a create is carried out
 	LeasesEnd               // time passes: leases have ended, and postponed rows are due
 	Accept                  // the person signs up with the link of an invitation, or without one
+	Elsewhere               // an invitation is accepted by a user who has another address
 	Dashboard               // an operator revokes an invitation at Clerk
 )
 
@@ -213,6 +216,8 @@ func (e Event) String() string {
 			return "the person signs up without an invitation"
 		}
 		return fmt.Sprintf("invitation %d is accepted", e.Arg)
+	case Elsewhere:
+		return fmt.Sprintf("invitation %d is accepted under another address", e.Arg)
 	case Dashboard:
 		return fmt.Sprintf("invitation %d is revoked in the dashboard", e.Arg)
 	default:
@@ -233,6 +238,7 @@ type Config struct {
 	Ends    int8 // how often all leases end
 
 	Accepts   int8
+	Elsewhere int8
 	Dashboard int8
 
 	Reserved bool // the row exists from the beginning; otherwise only Invite writes it
@@ -247,7 +253,7 @@ type Config struct {
 
 // Start returns the first state.
 func (c *Config) Start() State {
-	s := State{crashes: c.Crashes, losses: c.Losses, cuts: c.Cuts, ends: c.Ends, accepts: c.Accepts, dashboard: c.Dashboard}
+	s := State{crashes: c.Crashes, losses: c.Losses, cuts: c.Cuts, ends: c.Ends, accepts: c.Accepts, elsewhere: c.Elsewhere, dashboard: c.Dashboard}
 	for v, n := range c.Begins {
 		s.begins[v] = n
 	}
@@ -322,6 +328,9 @@ func (c *Config) Events(s *State) []Event {
 		}
 		if s.accepts > 0 {
 			add(Accept, 0, i+1)
+		}
+		if s.elsewhere > 0 {
+			add(Elsewhere, 0, i+1)
 		}
 		if s.dashboard > 0 && inv.send > 0 {
 			add(Dashboard, 0, i+1)
@@ -404,6 +413,10 @@ func (c *Config) Next(s *State, e Event) (State, string) {
 			after.member = c.Organization
 		}
 		after.user, after.disordered = true, true
+	case Elsewhere:
+		after.elsewhere--
+		after.invitations[e.Arg-1].status = accepted
+		after.disordered = true
 	case Dashboard:
 		after.dashboard--
 		after.withdrawn = true

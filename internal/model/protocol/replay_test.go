@@ -396,6 +396,11 @@ func (r *replay) happen(e Event) error {
 		}
 		_, err := r.clerk.AcceptInvitation(r.clerk.Invitations(replayEmail)[e.Arg-1].ID)
 		return err
+	case Elsewhere:
+		_, err := r.clerk.AcceptAs(replayEmail, "other@example.com")
+		members := r.clerk.Members(replayOrganization)
+		r.clerk.LeaveOrganization(replayOrganization, members[len(members)-1].UserID) // the model has one user
+		return err
 	case Dashboard:
 		r.clerk.RevokeInDashboard(r.clerk.Invitations(replayEmail)[e.Arg-1].ID)
 	}

@@ -30,6 +30,7 @@ const (
 	WithdrawLook   Rule = "a withdrawal looks for invitations that the row does not name yet"
 	GiveUpOwn      Rule = "an attempt gives up only its own claim"
 	RevokeFirst    Rule = "a resend into an organization revokes the older invitation before it creates one"
+	SendAccepted   Rule = "a resend into an organization creates an invitation even if the older one was accepted, unless the person has joined"
 	AdoptForeign   Rule = "another application's pending invitation into the organization is adopted"
 	ProveMember    Rule = "only a member of the organization becomes active"
 	TryOnce        Rule = "with Config.WithdrawOnFailure, an attempt after another gives the invitation up"
