@@ -162,7 +162,7 @@ func (s *Service) adopt(ctx context.Context, st TxStore, rows []*Member, chunk [
 		var dup *DuplicateEmailError
 		switch {
 		case inserted[k].Err == nil:
-			s.stateChanged(ctx, "", rows[i].Status)
+			s.memberAdded(ctx, inserted[k].Member)
 		case errors.As(inserted[k].Err, &dup) && dup.Member.goesBy(rows[i].ClerkUserID) && !taken[dup.Member.ID]:
 			results[i].Err = nil
 		}

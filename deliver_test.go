@@ -1065,7 +1065,7 @@ func TestDeliver_RefsDoNotWaitForBackgroundDeliveries(t *testing.T) {
 	postponed.NextAttemptAt = &later
 	_, err = b.Store.Update(t.Context(), []clerkinvite.Change{{Old: m, New: &postponed}})
 	require.NoError(t, err)
-	for _, name := range []string{"POST /invitations", "POST /invitations/bulk", "turn POST /invitations", "turn POST /invitations/bulk", "share POST /invitations"} {
+	for _, name := range []string{"POST /invitations", "POST /invitations/bulk", "turn deliver", "share POST /invitations"} {
 		_, err = b.Store.SwapTime(t.Context(), name, time.Time{}, later)
 		require.NoError(t, err)
 	}

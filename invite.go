@@ -469,7 +469,7 @@ func (s *Service) insert(ctx context.Context, st TxStore, slots []*slot) error {
 		} else {
 			sl.finish(r) // the store may have repeated the insert after a lost response, and the row may have changed since
 			if r.Err == nil {
-				s.stateChanged(ctx, "", StatusReserved)
+				s.memberAdded(ctx, r.Member)
 			}
 		}
 	}

@@ -83,10 +83,10 @@ func (s Secret) Value() (driver.Value, error) { return s.Reveal(), nil }
 // and of a host's ClerkAPI may contain anything, so it is scrubbed.
 func logError(err error) string { return scrub.Line(err.Error()) }
 
-// LogValue implements slog.LogValuer: the settings.
+// LogValue implements slog.LogValuer: the settings, without RedirectURL, which may contain anything.
 func (c Config) LogValue() slog.Value {
 	return slog.GroupValue(slog.Int("expires_in_days", c.ExpiresInDays), slog.Duration("lease", c.Lease),
-		slog.Duration("resend_cooldown", c.ResendCooldown))
+		slog.Duration("resend_cooldown", c.ResendCooldown), slog.Bool("withdraw_on_failure", c.WithdrawOnFailure))
 }
 
 // Format implements fmt.Formatter: every verb prints the settings only.

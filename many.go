@@ -14,9 +14,9 @@ const reserveChunk = 1000
 // ManyOptions are the options of InviteMany; nil means all defaults.
 type ManyOptions struct {
 	// Wait makes InviteMany wait for Clerk's rate limits until everyone has been invited or its
-	// context ends: about an hour for every 336 people. In the meantime it also delivers other due
-	// members, as Deliver does. Otherwise the remaining people are returned as reserved, and Run or
-	// Deliver invites them later.
+	// context ends. docs/performance.md has the number of people per hour. In the meantime it also
+	// delivers other due members, as Deliver does. Otherwise the remaining people are returned as
+	// reserved, and Run or Deliver invites them later.
 	Wait bool
 
 	// Progress, if set, is called after each step, in the caller's goroutine.
@@ -30,6 +30,7 @@ type ManyProgress struct {
 	Invited  int // now pending
 	Linked   int // now active: Clerk has a user with the address
 	Failed   int // with an error, such as invalid input, a duplicate, a refusal or a lost response
+	Refused  int // those of Failed whom Clerk refused
 
 	WaitUntil time.Time // if not zero, InviteMany now waits for a rate limit until then
 }
@@ -252,6 +253,7 @@ type remainder struct {
 
 // pass delivers up to 100 rows and sets their results.
 func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remainder, err error) {
+	ctx = withStoredLimits(ctx)
 	p, _, err := m.s.backgroundPass(ctx, m.s.now())
 	if errors.Is(err, errTurnTaken) {
 		return remainder{waiting: rows}, nil // the other process delivers them
@@ -386,6 +388,10 @@ func (m *many) progress(until time.Time) {
 		case errors.Is(r.Err, errNotReached):
 		case r.Err != nil:
 			p.Failed++
+			var clerkErr *ClerkInvitationError
+			if errors.As(r.Err, &clerkErr) && clerkErr.Outcome == Refused {
+				p.Refused++
+			}
 		case r.Member.Status == StatusPending:
 			p.Invited++
 		case r.Member.Status == StatusActive:

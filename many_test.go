@@ -66,7 +66,7 @@ func TestInviteMany(t *testing.T) {
 		require.Equal(t, clerkinvite.StatusPending, dup.Member.Status)
 		require.ErrorAs(t, results[5].Err, &dup)
 		require.Equal(t, there.ID, dup.Member.ID)
-		require.Equal(t, clerkinvite.ManyProgress{Total: 12, Invited: 6, Linked: 1, Failed: 5}, last)
+		require.Equal(t, clerkinvite.ManyProgress{Total: 12, Invited: 6, Linked: 1, Failed: 5, Refused: 2}, last)
 
 		b.RequireInvited(t, "new1@example.com", 1)
 		require.Equal(t, 2, b.Clerk.EmailsTo("new0@example.com"), "one for each tenant")

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"maps"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -814,4 +816,22 @@ func TestInvalidActor(t *testing.T) {
 		assert.Equal(t, before, after)
 		assert.Zero(t, b.Clerk.RequestCount())
 	})
+}
+
+// The log (Info) has every new, changed and erased member, without its address.
+func TestLogHasEveryChange(t *testing.T) {
+	t.Parallel()
+	var log testkit.LockedBuffer
+	b := testkit.NewMemory(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }})
+	b.MustInvite(t, "ada@example.com")
+	results, err := b.Adopt(t.Context(), []clerkinvite.Adopted{adopted("acme", "grace@example.com", "user_grace")})
+	require.NoError(t, err)
+	require.NoError(t, results[0].Err)
+	require.NoError(t, b.Purge(t.Context(), testkit.Acme("grace@example.com")))
+	var lines []string
+	for _, line := range regexp.MustCompile(`msg="(member \w+)".* member.status=(\w+)`).FindAllStringSubmatch(log.String(), -1) {
+		lines = append(lines, line[1]+" "+line[2])
+	}
+	require.Equal(t, []string{"member added reserved", "member changed pending", "member added active", "member erased active"}, lines)
+	require.NotContains(t, log.String(), "example.com")
 }

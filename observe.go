@@ -21,8 +21,8 @@ type Observer interface {
 	// The operation runs under the returned context, so that a request is a child of its method.
 	// The returned function is called once, when the operation ends, with the operation's error. The
 	// error is not nil if the host's code panicked. Start must not return a nil context or function.
-	// Methods for many people return an error only if they could not continue. Their results and
-	// StateChanged report each person's outcome.
+	// Methods for many people, except Reconcile, return an error only if they could not continue. Their
+	// results and StateChanged report each person's outcome.
 	Start(ctx context.Context, op string) (context.Context, func(err error))
 
 	// StateChanged is called after a recorded change is written. from is "" for a new member, and to
@@ -62,4 +62,10 @@ func (s *Service) stateChanged(ctx context.Context, from, to Status) {
 	if s.cfg.Observer != nil {
 		s.cfg.Observer.StateChanged(ctx, from, to)
 	}
+}
+
+// memberAdded tells the observer and the log about a new member.
+func (s *Service) memberAdded(ctx context.Context, m *Member) {
+	s.stateChanged(ctx, "", m.Status)
+	s.log.InfoContext(ctx, "member added", "member", *m)
 }

@@ -231,9 +231,11 @@ func observed[T any](ctx context.Context, s *Service, name string, send func(con
 // has sent no request.
 func (s *Service) admit(ctx context.Context, endpoint string) (done func(sent bool), err error) {
 	for {
-		// An operator may have deleted a known limit. If the store fails, what is known stays.
-		if loaded := loadedLimits(ctx); loaded != nil && !loaded[endpoint] || s.checkLimit(endpoint) != nil {
-			_ = s.loadLimit(ctx, endpoint)
+		loaded := loadedLimits(ctx)
+		firstRequest := loaded != nil && !loaded[endpoint] // see withStoredLimits
+		limited := s.checkLimit(endpoint) != nil           // an operator may have deleted the limit
+		if firstRequest || limited {
+			_ = s.loadLimit(ctx, endpoint) // if the store fails, what is known stays
 		}
 		if err := s.checkLimit(endpoint); err != nil {
 			return nil, err

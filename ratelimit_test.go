@@ -152,12 +152,18 @@ func TestPromise8_LimitsOfOtherProcesses(t *testing.T) {
 		_, err := b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
 	}
+	invite := func(t *testing.T, b *testkit.Rig) {
+		t.Helper()
+		p := clerkinvite.InviteParams{TenantID: "acme", Email: email, Organization: &clerkinvite.Organization{ID: org, AddExisting: true}}
+		_, err := b.InviteMany(t.Context(), []clerkinvite.InviteParams{p}, nil)
+		require.NoError(t, err)
+	}
 	reconcile := func(t *testing.T, b *testkit.Rig) {
 		t.Helper()
 		_, err := b.Reconcile(t.Context(), nil)
 		require.Error(t, err)
 	}
-	for _, test := range []struct {
+	for i, test := range []struct {
 		organization string
 		arrange      func(t *testing.T, b *testkit.Rig)
 		act          func(t *testing.T, b *testkit.Rig)
@@ -169,10 +175,12 @@ func TestPromise8_LimitsOfOtherProcesses(t *testing.T) {
 		{org, dueResend, deliver, "POST /organizations/invitations/revoke", clerkinvitetest.CallOrganizationRevoke},
 		{org, dueAdd, deliver, "GET /organizations/memberships", clerkinvitetest.CallMemberships},
 		{org, dueAdd, deliver, "POST /organizations/memberships", clerkinvitetest.CallAddMember},
+		{org, dueAdd, invite, "GET /organizations/memberships", clerkinvitetest.CallMemberships},
+		{org, dueAdd, invite, "POST /organizations/memberships", clerkinvitetest.CallAddMember},
 		{"", secondSend, reconcile, "GET /invitations", clerkinvitetest.CallList},
 		{org, dueResend, reconcile, "GET /organizations/invitations", clerkinvitetest.CallOrganizationListAll},
 	} {
-		t.Run(test.limits+" "+string(test.call), func(t *testing.T) {
+		t.Run(fmt.Sprint(i, " ", test.limits, " ", test.call), func(t *testing.T) {
 			t.Parallel()
 			b := testkit.NewMemory(t, testkit.Options{Organization: test.organization})
 			test.arrange(t, b)

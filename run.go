@@ -125,7 +125,7 @@ func (s *Service) runReconcile(ctx context.Context, interval time.Duration) {
 	for pause := time.Second; ctx.Err() == nil; {
 		next, report, err := s.reconcileInTurn(ctx, interval)
 		if err != nil && ctx.Err() == nil {
-			s.log.ErrorContext(ctx, "reconciliation stopped", "cause", logError(err), "report", report)
+			s.log.ErrorContext(ctx, "reconciliation incomplete", "cause", logError(err), "report", report)
 			pause *= 2
 		} else {
 			pause = time.Second

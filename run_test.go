@@ -301,7 +301,7 @@ func TestRun_ReconcilesOncePerInterval(t *testing.T) {
 					b.Clerk.Fail(c.fault)
 				}
 				runFor(t, b, 55*time.Minute)
-				const stopped = `msg="reconciliation stopped"`
+				const stopped = `msg="reconciliation incomplete"`
 				passes := strings.Count(log.String(), stopped)
 				require.Equal(t, passes, strings.Count(log.String(), "report.members="), "each error has the report, and nothing else is logged")
 				require.NotContains(t, log.String(), "msg=reconciled")
@@ -346,7 +346,7 @@ func TestRun_StoreDownMakesFewErrors(t *testing.T) {
 		store.down.Store(true)
 		time.AfterFunc(30*time.Minute, func() { store.down.Store(false) })
 		runFor(t, b, 32*time.Minute)
-		require.InDelta(t, 35, strings.Count(log.String(), "reconciliation stopped"), 8)
+		require.InDelta(t, 35, strings.Count(log.String(), "reconciliation incomplete"), 8)
 		require.Equal(t, 1, strings.Count(log.String(), "msg=reconciled"))
 	})
 }

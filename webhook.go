@@ -308,7 +308,8 @@ func headerValues(h http.Header, name string) (values []string, err error) {
 }
 
 // WebhookHandler returns the HTTP handler for Clerk's webhooks. Mount it at any path and
-// subscribe it to user.created, user.updated and user.deleted. It panics if v is nil.
+// subscribe it to the events that [Service.HandleEvent] handles: user.created, user.updated and
+// user.deleted, and for organizations five more. It panics if v is nil.
 //
 // It responds with:
 //

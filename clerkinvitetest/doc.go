@@ -1,6 +1,5 @@
 // Package clerkinvitetest helps to test applications that use clerkinvite. It has a fake
-// Clerk, an in-memory store, signed webhooks and a clock. It imports only the standard
-// library and clerkinvite.
+// Clerk, an in-memory store, signed webhooks and a clock.
 //
 //	clerk := clerkinvitetest.NewClerk()
 //	svc, err := clerkinvite.New(clerkinvite.Config{API: clerk, Store: clerkinvitetest.NewMemoryStore()})

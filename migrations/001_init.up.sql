@@ -110,8 +110,8 @@ CREATE TABLE clerkinvite_history (
         REFERENCES clerkinvite_member (tenant_id, id) ON DELETE CASCADE
 );
 
--- Rate limits (until when Clerk refuses an endpoint) and turns (until when one process has
--- an endpoint or Reconcile to itself), by name.
+-- Times that all processes share, by name: rate limits (until when Clerk refuses an endpoint), turns
+-- (until when one process delivers or reconciles), and others; see Store.SwapTime.
 CREATE TABLE clerkinvite_limit (
     name          text COLLATE "C" NOT NULL,
     blocked_until timestamptz      NOT NULL,

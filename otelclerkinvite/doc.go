@@ -65,8 +65,9 @@
 //	invalid        verb, request         Unset    the input is invalid, and no request was sent
 //	duplicate      verb                  Unset    DuplicateEmailError
 //	not_found      verb                  Unset    ErrNotFound
-//	conflict       verb                  Unset    TransitionError or ErrConflict
+//	conflict       verb                  Unset    TransitionError, ErrConflict, ErrLastAdmin or ErrNoLink
 //	cooldown       verb                  Unset    CooldownError
+//	unconfirmed    verb                  Unset    ErrUnconfirmed, after which Svix repeats the webhook
 //	denied         verb                  Unset    the application's error, if its HTTPStatus method returns 4xx
 //	refused        verb                  Unset    Clerk does not accept this person
 //	rejected       request               Unset    400, 403, 404 or 422 with a Clerk code, usually about one person

@@ -182,11 +182,14 @@ func everyVerbOutcome(t *testing.T, r *rig) {
 		require.Error(t, err)
 	}
 	ctx := t.Context()
+	ada, err := r.Get(ctx, ref("ada@example.com"))
+	require.NoError(t, err)
 	fails(r.Invite(ctx, person("not an address")))
 	fails(r.Invite(ctx, person("ada@example.com")))
 	fails(r.Get(ctx, ref("unknown@example.com")))
 	fails(r.Revoke(ctx, ref("ada@example.com"))) // active
 	fails(r.Resend(ctx, ref("ivan@example.com")))
+	fails(r.HandleEvent(ctx, &clerkinvite.Event{Type: clerkinvite.EventUserDeleted, UserID: ada.ClerkUserID, Timestamp: r.clock.Now()})) // the user exists
 	fails(r.Invite(ctx, person("denied@example.com")))
 	fails(r.Invite(ctx, person("broken@example.com")))
 	gone, cancel := context.WithCancel(ctx)

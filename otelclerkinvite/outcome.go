@@ -24,14 +24,15 @@ const (
 	outcomeError       = "error"
 
 	// Only of verbs.
-	outcomeDuplicate = "duplicate"
-	outcomeNotFound  = "not_found"
-	outcomeConflict  = "conflict"
-	outcomeCooldown  = "cooldown"
-	outcomeDenied    = "denied"
-	outcomeRefused   = string(clerkinvite.Refused)
-	outcomeFault     = string(clerkinvite.Fault)
-	outcomeUncertain = string(clerkinvite.Uncertain)
+	outcomeDuplicate   = "duplicate"
+	outcomeNotFound    = "not_found"
+	outcomeConflict    = "conflict"
+	outcomeCooldown    = "cooldown"
+	outcomeUnconfirmed = "unconfirmed"
+	outcomeDenied      = "denied"
+	outcomeRefused     = string(clerkinvite.Refused)
+	outcomeFault       = string(clerkinvite.Fault)
+	outcomeUncertain   = string(clerkinvite.Uncertain)
 
 	// Only of requests.
 	outcomeRejected   = "rejected"
@@ -73,8 +74,10 @@ func verbOutcome(err error) string {
 		return outcomeCooldown
 	case errors.Is(err, clerkinvite.ErrNotFound):
 		return outcomeNotFound
-	case errors.As(err, &transition), errors.Is(err, clerkinvite.ErrConflict):
+	case errors.As(err, &transition), errors.Is(err, clerkinvite.ErrConflict), errors.Is(err, clerkinvite.ErrLastAdmin), errors.Is(err, clerkinvite.ErrNoLink):
 		return outcomeConflict
+	case errors.Is(err, clerkinvite.ErrUnconfirmed):
+		return outcomeUnconfirmed
 	case errors.As(err, &invitation) && invitation.Outcome == clerkinvite.Refused:
 		return outcomeRefused
 	case errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests:

@@ -84,6 +84,23 @@ func TestClerkFailureSpans(t *testing.T) {
 	require.Contains(t, describe(r.spans.GetSpans()[0]), "clerkinvite.outcome=duplicate")
 }
 
+// The library's errors are not confused with those of the application or the database.
+func TestOutcomesOfTheLibrarysErrors(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	for err, outcome := range map[error]string{
+		clerkinvite.ErrNotFound: "not_found", clerkinvite.ErrConflict: "conflict", clerkinvite.ErrLastAdmin: "conflict", clerkinvite.ErrNoLink: "conflict",
+		clerkinvite.ErrUnconfirmed: "unconfirmed", forbidden{}: "denied", errors.New("the database is down"): "error",
+	} {
+		r.spans.Reset()
+		_, ended := r.Start(t.Context(), "Link")
+		ended(fmt.Errorf("%w: because", err))
+		span := r.spans.GetSpans()[0]
+		require.Contains(t, describe(span), "clerkinvite.outcome="+outcome)
+		require.Equal(t, outcome == "error", span.Status.Code == codes.Error, outcome)
+	}
+}
+
 // hostile are texts that a response, a store or a host could put into an error.
 var hostile = []string{
 	"eve@example.com", "eve%40example.com", "https://accounts.example.com/v1/tickets/accept?ticket=canary", "sk_live_canary", "whsec_canary",

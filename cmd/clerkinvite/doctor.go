@@ -3,9 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"flag"
 	"fmt"
@@ -13,7 +10,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +18,7 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkapi"
+	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 )
 
 func doctorCommand() command {
@@ -392,7 +389,7 @@ func (d *diagnosis) webhookSecret(context.Context) check {
 		return check{"", checkFail, "CLERK_WEBHOOK_SIGNING_SECRET: " + err.Error(), remedy}
 	}
 	payload := []byte(`{"object":"event","type":"user.deleted","data":{"id":"user_doctor","object":"user","deleted":true}}`)
-	header := sign(secret, "msg_doctor", d.t.env.now(), payload)
+	header := clerkinvitetest.SignWebhook(secret, "msg_doctor", d.t.env.now(), payload)
 	if _, err := verifier.Verify(payload, header); err != nil {
 		return check{"", checkFail, "a webhook signed with the secret is rejected: " + err.Error(), remedy}
 	}
@@ -400,19 +397,6 @@ func (d *diagnosis) webhookSecret(context.Context) check {
 		return check{"", checkFail, "a webhook that was changed after signing is accepted", "report this as a bug"}
 	}
 	return good("valid; only a webhook from Clerk can show that it is the endpoint's secret")
-}
-
-// sign returns the headers of a Svix delivery. The secret must be valid.
-func sign(secret, id string, at time.Time, payload []byte) http.Header {
-	key, _ := base64.RawStdEncoding.DecodeString(strings.TrimRight(strings.TrimPrefix(secret, "whsec_"), "="))
-	mac := hmac.New(sha256.New, key)
-	seconds := strconv.FormatInt(at.Unix(), 10)
-	_, _ = fmt.Fprintf(mac, "%s.%s.%s", id, seconds, payload)
-	h := http.Header{}
-	h.Set("Svix-Id", id)
-	h.Set("Svix-Timestamp", seconds)
-	h.Set("Svix-Signature", "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
-	return h
 }
 
 func (d *diagnosis) backlog(ctx context.Context) check {

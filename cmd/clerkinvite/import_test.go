@@ -577,11 +577,10 @@ func TestBarOnTerminal(t *testing.T) {
 	p.terminal = true
 	p.begin(lines[2:])
 	p.show(clerkinvite.ManyProgress{Total: 4, Reserved: 3, Failed: 1})
-	p.StateChanged(t.Context(), clerkinvite.StatusReserved, clerkinvite.StatusFailed)
-	p.show(clerkinvite.ManyProgress{Total: 4, Reserved: 1, Failed: 2, Invited: 1})
+	p.show(clerkinvite.ManyProgress{Total: 4, Reserved: 1, Failed: 2, Refused: 1, Invited: 1})
 	require.Equal(t, "\r[==========          ] 3 of 6: sent 0, linked 0, refused 0, duplicate 2, invalid 1\x1b[K"+
 		"\r[================    ] 5 of 6: sent 1, linked 0, refused 1, duplicate 2, invalid 1\x1b[K", b.String())
 	b.Reset()
-	p.show(clerkinvite.ManyProgress{Total: 4, Reserved: 1, Failed: 2, Invited: 1, WaitUntil: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)})
+	p.show(clerkinvite.ManyProgress{Total: 4, Reserved: 1, Failed: 2, Refused: 1, Invited: 1, WaitUntil: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)})
 	require.Equal(t, "\r\x1b[K5 of 6: sent 1, linked 0, refused 1, duplicate 2, invalid 1; waiting for Clerk's rate limit until 2026-01-02T03:04:05Z\n", b.String())
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -22,7 +21,6 @@ type progress struct {
 	before     map[outcome]int // outcomes of the lines that are not in this round
 	allWritten bool            // all rows of this round are reserved or duplicates
 	duplicates int             // of this round
-	refusals   int             // of this round
 }
 
 // lineInterval is the time between two lines without a terminal.
@@ -37,23 +35,9 @@ func newProgress(t *tool, lines []*line) *progress {
 	return p
 }
 
-var _ clerkinvite.Observer = (*progress)(nil)
-
-// Start implements clerkinvite.Observer.
-func (p *progress) Start(ctx context.Context, _ string) (context.Context, func(error)) {
-	return ctx, func(error) {}
-}
-
-// StateChanged implements clerkinvite.Observer. It counts refusals, which ManyProgress does not distinguish from other failures.
-func (p *progress) StateChanged(_ context.Context, _, to clerkinvite.Status) {
-	if to == clerkinvite.StatusFailed {
-		p.refusals++
-	}
-}
-
 // begin starts a round with the undecided lines.
 func (p *progress) begin(todo []*line) {
-	p.before, p.allWritten, p.duplicates, p.refusals = make(map[outcome]int), false, 0, 0
+	p.before, p.allWritten, p.duplicates = make(map[outcome]int), false, 0
 	inRound := make(map[*line]bool, len(todo))
 	for _, l := range todo {
 		inRound[l] = true
@@ -72,7 +56,7 @@ func (p *progress) show(m clerkinvite.ManyProgress) {
 		p.duplicates, p.allWritten = m.Failed, m.Failed+m.Reserved == m.Total
 	}
 	b := p.before
-	nSent, nLinked, nRefused := b[sent]+m.Invited, b[linked]+m.Linked, b[refused]+p.refusals
+	nSent, nLinked, nRefused := b[sent]+m.Invited, b[linked]+m.Linked, b[refused]+m.Refused
 	nDuplicate := b[alreadyInvited] + b[alreadyActive] + b[withdrawn] + b[duplicate] + p.duplicates
 	done := nSent + nLinked + nRefused + nDuplicate + b[invalid] + b[failed]
 	text := fmt.Sprintf("%d of %d: sent %d, linked %d, refused %d, duplicate %d, invalid %d",
