@@ -181,9 +181,7 @@ func (s *Service) isShared(ctx context.Context, row *Member, inv *Invitation) (b
 		return false, nil
 	}
 	rows, err := s.store.Find(ctx, Query{Emails: []string{row.Email}})
-	return slices.ContainsFunc(rows, func(other *Member) bool {
-		return other.ID != row.ID && other.waitsForInvitation() && other.InvitationID == inv.ID
-	}), err
+	return slices.ContainsFunc(rows, func(other *Member) bool { return other.ID != row.ID && other.InvitationID == inv.ID }), err
 }
 
 // revokeUnlisted revokes the invitation that an active, failed or removed member still refers to. Clerk's

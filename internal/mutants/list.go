@@ -410,9 +410,6 @@ var mutants = []mutant{
 	{name: "a new Invite revokes an invitation that another tenant's member waits for", test: "TestOrganization_SharedInvitationStays", edits: []edit{
 		{"deliver_find.go", "			f.foreign = inv\n		}\n	}\n	return nil", "			continue\n		}\n	}\n	return nil"},
 	}},
-	{name: "an invitation that nobody waits for is adopted", test: "TestOrganization_InvitedAgainAfterASharedInvitation", edits: []edit{
-		{"withdraw.go", "other.ID != row.ID && other.waitsForInvitation() && ", "other.ID != row.ID && "},
-	}},
 	{name: "a removed member stays in the organization", test: "TestOrganization/RevokeAndRemove", edits: []edit{
 		{"organization.go", "		return s.removeMember(ctx, row.organization(), row.ClerkUserID)", "		return nil"},
 	}},
