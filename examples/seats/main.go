@@ -152,7 +152,7 @@ func run(ctx context.Context, pool *pgxpool.Pool, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	five := []string{"ada@example.com", "joan@example.com", "grace@example.com", "edith@example.com", "mary@example.com"}
+	five := []string{"ada@example.com", "edith@example.com", "grace@example.com", "joan@example.com", "mary@example.com"} // sorted, like the rows that InviteMany writes
 	show := func(tenant string, results []clerkinvite.Result, err error) error {
 		if err != nil {
 			_, message := clerkinvite.HTTPError(err)
