@@ -414,8 +414,17 @@ var mutants = []mutant{
 	{name: "a member is refused although its invitation has a seat", test: "TestPromise3_OrganizationFullKeepsPart/counts_seats_first/memory", edits: []edit{
 		{"deliver_create.go", "	if a.mayHaveSeat(created.err) {", "	if a == nil && a.mayHaveSeat(created.err) {"},
 	}},
+	{name: "a new Invite revokes an invitation that another tenant's member waits for", test: "TestOrganization_SharedInvitationStays", edits: []edit{
+		{"deliver_find.go", "			f.foreign = inv\n		}\n	}\n	return nil", "			continue\n		}\n	}\n	return nil"},
+	}},
 	{name: "a removed member stays in the organization", test: "TestOrganization/RevokeAndRemove", edits: []edit{
 		{"organization.go", "		return s.removeMember(ctx, row.organization(), row.ClerkUserID)", "		return nil"},
+	}},
+	{name: "a removed member can still accept an older invitation", test: "TestOrganization_RemoveRevokesAnUnusedInvitation", edits: []edit{
+		{"withdraw.go", "(m.Send > 1 || m.InvitationID != \"\")", "m.Send > 1"},
+	}},
+	{name: "a member who has moved leaves an invitation open", test: "TestOrganization_MovedMember", edits: []edit{
+		{"invite.go", "append(old.clerkParams().Earlier, from)", "old.clerkParams().Earlier"},
 	}},
 	{name: "a removed member who was not active stays in the organization", test: "TestOrganization_RemoveEndsTheMembership", edits: []edit{
 		{"organization.go", "	if to == StatusRevoked && !added {", "	if !added {"},
