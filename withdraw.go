@@ -179,7 +179,11 @@ func (s *Service) revokeEarlier(ctx context.Context, row *Member) error {
 	for _, organization := range row.clerkParams().Earlier {
 		earlier := &Member{ID: row.ID, TenantID: row.TenantID, Email: row.Email, Status: StatusRemoved, ReservedAt: row.ReservedAt}
 		if organization != "" {
-			earlier.Params, _ = json.Marshal(map[string]Organization{"organization": {ID: organization}})
+			params, err := json.Marshal(clerkParams{Organization: &Organization{ID: organization}})
+			if err != nil {
+				return err
+			}
+			earlier.Params = params
 		}
 		if _, err := s.revokeOthers(ctx, earlier); err != nil && !s.deletedOrganization(ctx, earlier, err) {
 			return err
