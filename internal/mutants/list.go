@@ -61,6 +61,13 @@ var mutants = []mutant{
 		{"store_pgx.go", "c.New.ClerkUserID != c.Old.ClerkUserID || c.New.Email != c.Old.Email)", "c.New.ClerkUserID != c.Old.ClerkUserID)"},
 	}},
 
+	{name: "an erasure that a host's key refuses panics", test: "TestPgxStore_HostKeyViolatedByATrigger", edits: []edit{
+		{"store_pgx_rows.go", "len(changes) > 1, changes[0].New == nil:", "len(changes) > 1:"},
+	}},
+	{name: "a large list is inserted in its own order", test: "TestManyInsertInOneOrder", edits: []edit{
+		{"many.go", "	sortRows(m.wanted, todo)\n", ""},
+	}},
+
 	// One email per send.
 	{name: "no claim is respected", test: "TestPromise1_ConcurrentInvitesFromManyProcesses", pkg: "./internal/attacks", edits: []edit{
 		{"lease.go", "return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now.Add(2*maxLease))",
@@ -685,6 +692,9 @@ var mutants = []mutant{
 	}},
 	{name: "background deliveries do not read the limits of lists and revocations", test: "TestPromise8_LimitsOfOtherProcesses", edits: []edit{
 		{"deliver.go", "	ctx = withStoredLimits(ctx)\n", ""},
+	}},
+	{name: "InviteMany does not read the limits of lists", test: "TestPromise8_LimitsOfOtherProcesses", edits: []edit{
+		{"many.go", "	ctx = withStoredLimits(ctx)\n", ""},
 	}},
 	{name: "Reconcile does not read limits", test: "TestPromise8_LimitsOfOtherProcesses", edits: []edit{
 		{"reconcile.go", "withStoredLimits(withPace(ctx, &pace{turn: t}))", "withPace(ctx, &pace{turn: t})"},

@@ -401,12 +401,14 @@ func settled(t *testing.T, s *seen, store *clerkinvite.PgxStore, clerk string, p
 	// The invitation was accepted and the user then deleted. Nothing shows whose account that was,
 	// so Reconcile reports it.
 	elsewhere := make(map[string]bool)
+	missing := 0
 	for cursor := ""; ; {
 		report, err := svc.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{Cursor: cursor, Limit: 20}) // so few need no pauses between the requests
 		require.NoError(t, err)
 		for _, m := range report.AcceptedElsewhere {
 			elsewhere[m.ID] = true
 		}
+		missing += report.Missing
 		if cursor = report.Cursor; cursor == "" {
 			break
 		}
@@ -458,8 +460,10 @@ func settled(t *testing.T, s *seen, store *clerkinvite.PgxStore, clerk string, p
 	for _, m := range rows {
 		require.NotEqual(t, clerkinvite.StatusReserved, m.Status)
 		require.NotEqual(t, clerkinvite.StatusFailed, m.Status, "Clerk refuses no person here")
-		if m.Status == clerkinvite.StatusActive {
-			require.True(t, holds(t, api, m), "%s is active, and the user does not hold the address verified", m.ID)
+		if m.Status == clerkinvite.StatusActive && !holds(t, api, m) {
+			// Reconcile keeps the oldest members although their users were deleted: no older one shows that the key is right.
+			missing--
+			require.GreaterOrEqual(t, missing, 0, "%s is active, and the user does not hold the address verified", m.ID)
 		}
 		if m.Status == clerkinvite.StatusPending && !elsewhere[m.ID] {
 			require.Equal(t, m.InvitationID, open[m.ID], "the link of %s is dead", m.ID)
