@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -492,12 +493,12 @@ func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 // invitation with other parameters, they cannot change any more. Then takenOver returns nil or, if the invitation may
 // be tried only once, the row prepared to be withdrawn first.
 func takenOver(old, want *Member) *Member {
-	n := *old
+	n, params := *old, paramsAfter(old, want)
 	n.Role, n.InvitedBy, n.Data = want.Role, want.InvitedBy, want.Data
 	switch {
-	case bytes.Equal(old.Params, want.Params):
+	case bytes.Equal(old.Params, params):
 	case !old.mayHaveInvitation():
-		n.Params, n.Attempts = want.Params, 0
+		n.Params, n.Attempts = params, 0
 	case old.clerkParams().Withdraw != "":
 		n = withoutRetry(n) // the new attempt counts as a second one, so it withdraws the send; the next round of invite starts another
 	default:
@@ -510,12 +511,32 @@ func takenOver(old, want *Member) *Member {
 // newSend returns a member that has ended, prepared for the wanted invitation.
 func newSend(old, want *Member, now time.Time) *Member {
 	n := *old
-	n.Role, n.InvitedBy, n.Data, n.Params = want.Role, want.InvitedBy, want.Data, want.Params
+	n.Role, n.InvitedBy, n.Data, n.Params = want.Role, want.InvitedBy, want.Data, paramsAfter(old, want)
 	n.Status, n.Send, n.Bulk, n.Attempts = StatusReserved, old.Send+1, want.Bulk, 0
 	n.ClerkUserID, n.InvitationID, n.URL, n.Reason = "", "", Secret{}, ""
 	n.InvitedAt, n.ExpiresAt, n.SettledAt = nil, nil, nil
 	n.ReservedAt, n.NextAttemptAt, n.ClaimedUntil = now, &now, nil
 	return &n
+}
+
+// paramsAfter returns the parameters of want for the row old. If the row was invited elsewhere, Clerk may still have an open
+// invitation there, so the parameters say where.
+func paramsAfter(old, want *Member) json.RawMessage {
+	from, to := old.organization(), want.organization()
+	if from == to && !bytes.Contains(old.Params, []byte(`"earlier"`)) { // do not decode the others
+		return want.Params
+	}
+	p := want.clerkParams()
+	for _, organization := range append(old.clerkParams().Earlier, from) {
+		if organization != to && !slices.Contains(p.Earlier, organization) {
+			p.Earlier = append(p.Earlier, organization)
+		}
+	}
+	params, err := json.Marshal(p)
+	if err != nil { // cannot happen, because the parameters were decoded
+		return want.Params
+	}
+	return params
 }
 
 // mayHaveInvitation reports whether Clerk may have the invitation of a due or withdrawn member that no attempt owns.
@@ -535,6 +556,7 @@ type clerkParams struct {
 	Organization *Organization `json:"organization,omitempty"`
 
 	Withdraw withdrawal `json:"withdraw,omitempty"` // not sent to Clerk
+	Earlier  []string   `json:"earlier,omitempty"`  // where the member was invited into before, if not there: organizations, and "" for the application
 }
 
 // clerkParams decodes Params. Rows of this library always decode; a row that the host wrote gets the zero value.
@@ -637,7 +659,7 @@ func (s *Service) newMember(p *InviteParams, w withdrawal) (*Member, error) {
 	if reason != "" {
 		return nil, &InvalidParamsError{"PublicMetadata", reason}
 	}
-	params, err := json.Marshal(clerkParams{p.RedirectURL, p.ExpiresInDays, p.Template, p.SkipEmail, metadata, p.Organization, w})
+	params, err := json.Marshal(clerkParams{p.RedirectURL, p.ExpiresInDays, p.Template, p.SkipEmail, metadata, p.Organization, w, nil})
 	if err != nil {
 		return nil, &InvalidParamsError{"PublicMetadata", "is not a JSON object"}
 	}

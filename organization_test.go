@@ -3,6 +3,7 @@ package clerkinvite_test
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -241,6 +242,92 @@ func TestOrganization_RemoveOfASecondAddress(t *testing.T) {
 		}
 		b.RequireMembersAtClerk(t)
 	})
+}
+
+// An active member has joined without accepting the invitation, whose link still works. Remove revokes it.
+func TestOrganization_RemoveRevokesAnUnusedInvitation(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		m := b.MustInvite(t, "ada@example.com")
+		u := b.Clerk.AddVerifiedUser("ada@example.com")
+		b.Clerk.JoinOrganization(org, u.ID, "org:member")
+		_, err := b.ResolveUser(t.Context(), u.ID)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+		_, err = b.Remove(t.Context(), testkit.Ada)
+		require.NoError(t, err)
+		require.Error(t, b.Clerk.AcceptOrganization(m.InvitationID, u.ID))
+		b.RequireMembersAtClerk(t)
+	})
+}
+
+// A member was invited into the application and into several organizations, and Clerk still has an open invitation of each. Revoke,
+// Remove and Purge revoke them all. An organization that was deleted does not keep them from that.
+func TestOrganization_MovedMember(t *testing.T) {
+	t.Parallel()
+	verbs := map[string]func(ctx context.Context, b *testkit.Rig) error{
+		"Revoke": func(ctx context.Context, b *testkit.Rig) error {
+			_, err := b.Revoke(ctx, testkit.Ada)
+			return err
+		},
+		"Remove": func(ctx context.Context, b *testkit.Rig) error {
+			_, err := b.Remove(ctx, testkit.Ada)
+			return err
+		},
+		"Purge": func(ctx context.Context, b *testkit.Rig) error { return b.Purge(ctx, testkit.Ada) },
+	}
+	routes := map[string][]string{
+		"from the application": {"", "org_1"}, "between organizations": {"org_1", "org_2"}, "into the application": {"org_1", ""},
+		"twice": {"", "org_1", "org_2"}, "back": {"org_1", "", "org_1"}, "from a deleted one": {"org_1", "org_deleted", "org_2"},
+	}
+	for name, end := range verbs {
+		for route, organizations := range routes {
+			t.Run(name+"/"+route, func(t *testing.T) {
+				t.Parallel()
+				testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.Authorize = nil }}, func(t *testing.T, b *testkit.Rig) {
+					b.Clerk.JoinOrganization(org, b.Clerk.AddVerifiedUser("grace@example.com").ID, "org:admin")
+					_, err := b.InviteInto(t, "grace@example.com", clerkinvite.Organization{}) // shows that the key is right
+					require.NoError(t, err)
+					for _, id := range []string{"org_1", "org_2", "org_deleted"} {
+						b.Clerk.AddOrganization(id, clerkinvitetest.OrganizationOptions{})
+					}
+					var invitations []clerkinvite.Invitation
+					for i, id := range organizations {
+						p := testkit.Params("acme", "ada@example.com")
+						if id != "" {
+							p.Organization = &clerkinvite.Organization{ID: id}
+						}
+						m, err := b.Invite(t.Context(), p)
+						require.NoError(t, err)
+						require.Equal(t, i+1, m.Send)
+						if i == len(organizations)-1 {
+							break
+						}
+						invitations = append(invitations, b.Clerk.OpenInvitations("ada@example.com")...)
+						_, err = b.Revoke(t.Context(), testkit.Ada)
+						require.NoError(t, err)
+						b.Clock.Advance(time.Hour)
+					}
+					for _, inv := range invitations { // a request that was sent before arrives
+						var metadata map[string]any
+						require.NoError(t, json.Unmarshal(inv.PublicMetadata, &metadata))
+						switch inv.Organization {
+						case "":
+							b.Clerk.CreateForeign(inv.Email, metadata)
+						case "org_deleted":
+							b.Clerk.DeleteOrganization("org_deleted")
+						case organizations[len(organizations)-1]: // has an invitation
+						default:
+							b.Clerk.CreateInDashboard(inv.Organization, inv.Email, "org:member", metadata)
+						}
+					}
+					require.GreaterOrEqual(t, len(b.Clerk.OpenInvitations("ada@example.com")), 1)
+					require.NoError(t, end(t.Context(), b))
+					require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
+				})
+			})
+		}
+	}
 }
 
 // Two tenants wait for one invitation, which was accepted. Removing the member of one tenant ends the membership, so the other tenant's

@@ -3,6 +3,7 @@ package clerkinvite
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"slices"
 	"time"
@@ -71,6 +72,11 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 		}
 		if err != nil && !s.deletedOrganization(ctx, row, err) {
 			return nil, err
+		}
+		if row.mayHaveOthers(to) {
+			if err := s.revokeEarlier(ctx, row); err != nil {
+				return nil, err
+			}
 		}
 		if row.Status == to {
 			return row, nil
@@ -166,6 +172,20 @@ func (s *Service) revokeOthers(ctx context.Context, row *Member) (accepted accep
 		return accepted, s.revokeUnlisted(ctx, row)
 	}
 	return accepted, nil
+}
+
+// revokeEarlier revokes a member's open invitations where it was invited into before it was invited elsewhere.
+func (s *Service) revokeEarlier(ctx context.Context, row *Member) error {
+	for _, organization := range row.clerkParams().Earlier {
+		earlier := &Member{ID: row.ID, TenantID: row.TenantID, Email: row.Email, Status: StatusRemoved, ReservedAt: row.ReservedAt}
+		if organization != "" {
+			earlier.Params, _ = json.Marshal(map[string]Organization{"organization": {ID: organization}})
+		}
+		if _, err := s.revokeOthers(ctx, earlier); err != nil && !s.deletedOrganization(ctx, earlier, err) {
+			return err
+		}
+	}
+	return nil
 }
 
 // belongsTo reports whether an invitation was created for the row, or has no marker and was adopted by it.
@@ -302,8 +322,8 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, to Status, a
 	return now.Version != row.Version, nil
 }
 
-// Purge revokes a member's open invitations at Clerk, and then erases the member and its history from
-// the store, in any state. Use it for erasure requests. To remove a person from a tenant, use Remove.
+// Purge revokes a member's open invitations at Clerk, also into organizations that it has left, and then erases
+// the member and its history from the store, in any state. Use it for erasure requests. To remove a person from a tenant, use Remove.
 // Purge does not erase data at Clerk, such as the user and past invitations, and does not end the membership
 // of an organization: call Remove first.
 //
@@ -391,6 +411,9 @@ func (s *Service) erase(ctx context.Context, c purgeClaim) error {
 	inside, cancel := c.context(ctx)
 	defer cancel()
 	if _, err := s.revokeOpen(inside, c.row, true); err != nil && !s.deletedOrganization(inside, c.row, err) {
+		return err
+	}
+	if err := s.revokeEarlier(inside, c.row); err != nil {
 		return err
 	}
 	_, err := s.changeOne(ctx, c.row, nil)

@@ -73,6 +73,18 @@ func organizations() []scenario {
 		w.clerk.AddVerifiedUser(bob)
 		w.invited(ann, bob)
 	}
+	moved := func(w *world) { // from the application, where the invitation is still open
+		application, err := clerkinvite.New(clerkinvite.Config{API: w.clerk, Store: w.store, Now: w.clock.Now})
+		w.must(err)
+		_, err = application.Invite(w.ctx, toAcme(ann))
+		w.must(err)
+		w.clock.Advance(later)
+		_, err = application.ResolveUser(w.ctx, w.clerk.AddVerifiedUser(ann).ID)
+		w.must(err)
+		_, err = application.Remove(w.ctx, acme(ann))
+		w.must(err)
+		pending(w)
+	}
 	return []scenario{
 		{name: "organization: invite", organization: asking, act: invite, people: []person{{ann, "pending", "gone"}}},
 		{name: "organization: ask a user", organization: asking, arrange: isUser, act: invite, people: []person{{ann, "pending", "gone"}}},
@@ -130,6 +142,21 @@ func organizations() []scenario {
 			return a.acked(ann, err)
 		}},
 		{name: "organization: remove a pending member", organization: asking, arrange: pending, act: remove, people: []person{{ann, "removed", "pending revoked"}}},
+		{name: "organization: revoke a member who has moved", organization: asking, arrange: moved, act: revoke, people: []person{{ann, "revoked", "pending"}}},
+		{name: "organization: purge a member who has moved", organization: asking, purges: true, arrange: moved, people: []person{{ann, "gone", "pending revoked"}}, act: func(a *actor) error {
+			return a.acked(ann, a.svc.Purge(a.ctx, acme(ann)))
+		}},
+		{name: "organization: remove an active member whose invitation is open", organization: asking, act: remove, people: []person{{ann, "removed", "active"}, {bob, "active", ""}}, arrange: func(w *world) {
+			w.invited(ann)
+			u := w.clerk.AddVerifiedUser(ann)
+			for _, id := range []string{u.ID, w.clerk.AddVerifiedUser(bob).ID} {
+				w.clerk.JoinOrganization("org_acme", id, "org:member")
+			}
+			w.invited(bob)
+			w.clock.Advance(later)
+			_, err := w.calm.ResolveUser(w.ctx, u.ID)
+			w.must(err)
+		}},
 		{name: "organization: remove an active member", organization: adding, arrange: active, act: remove, people: []person{{ann, "removed", "active"}, {bob, "active", ""}}},
 		{name: "organization: remove a deleted user", organization: adding, act: remove, people: []person{{ann, "removed", "active"}, {bob, "active", ""}}, arrange: func(w *world) {
 			u := w.clerk.AddVerifiedUser(ann)
@@ -137,7 +164,11 @@ func organizations() []scenario {
 			w.invited(ann, bob)
 			w.clerk.DeleteUser(u.ID)
 		}},
-		{name: "organization: remove after acceptance", organization: asking, arrange: accepted, act: remove, people: []person{{ann, "removed", "pending active"}}},
+		{name: "organization: remove after acceptance", organization: asking, act: remove, people: []person{{ann, "removed", "pending active"}, {bob, "active", ""}}, arrange: func(w *world) {
+			w.clerk.JoinOrganization("org_acme", w.clerk.AddVerifiedUser(bob).ID, "org:member") // so that Clerk shows a member, and Reconcile sees a removal whose response was lost
+			w.invited(bob)
+			accepted(w)
+		}},
 		{name: "organization: the person joins", organization: asking, arrange: accepted, act: (*actor).event, people: []person{{ann, "active", ""}}},
 		{name: "organization: revoked in the dashboard", organization: asking, act: (*actor).event, people: []person{{ann, "revoked", ""}}, arrange: func(w *world) {
 			pending(w)

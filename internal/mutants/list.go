@@ -417,6 +417,12 @@ var mutants = []mutant{
 	{name: "a removed member stays in the organization", test: "TestOrganization/RevokeAndRemove", edits: []edit{
 		{"organization.go", "		return s.removeMember(ctx, row.organization(), row.ClerkUserID)", "		return nil"},
 	}},
+	{name: "a removed member can still accept an older invitation", test: "TestOrganization_RemoveRevokesAnUnusedInvitation", edits: []edit{
+		{"withdraw.go", "(m.Send > 1 || m.InvitationID != \"\")", "m.Send > 1"},
+	}},
+	{name: "a member who has moved leaves an invitation open", test: "TestOrganization_MovedMember", edits: []edit{
+		{"invite.go", "append(old.clerkParams().Earlier, from)", "old.clerkParams().Earlier"},
+	}},
 	{name: "a removed member who was not active stays in the organization", test: "TestOrganization_RemoveEndsTheMembership", edits: []edit{
 		{"organization.go", "	if to == StatusRevoked && !added {", "	if !added {"},
 	}},

@@ -188,6 +188,7 @@ func costs() []cost {
 		{"Resend", "organization: pending", "pending", 4, "GET /organizations/invitations, GET /users, POST /organizations/invitations, POST /organizations/invitations/revoke", 3, is.pending, do.resend},
 		{"Revoke", "organization: pending", "revoked", 1, "POST /organizations/invitations/revoke", 2, is.pending, do.revoke},
 		{"Remove", "organization: active", "removed", 1, "DELETE /organizations/memberships", 2, is.added, do.remove},
+		{"Remove", "organization: active, with an open invitation", "removed", 3, "DELETE /organizations/memberships, GET /organizations/invitations, POST /organizations/invitations/revoke", 3, is.activeWithLink, do.remove},
 		{"Remove", "organization: pending", "removed", 2, "GET /users, POST /organizations/invitations/revoke", 2, is.pending, do.remove},
 		{"Reconcile", "organization: 25 pending", "25 members, 0 changed", 9, "4 GET /invitations, 4 GET /organization_invitations, GET /users", 6, is.manyPending(25), do.reconcile(nil)},
 
@@ -676,6 +677,16 @@ func (is situations) active(t *testing.T, b *costBundle) {
 func (is situations) added(t *testing.T, b *costBundle) {
 	is.user(t, b)
 	_, err := verbs{}.inviteAdding(t.Context(), b)
+	require.NoError(t, err)
+}
+
+func (is situations) activeWithLink(t *testing.T, b *costBundle) {
+	is.pending(t, b)
+	is.user(t, b)
+	found, err := b.Clerk.FindUsers(t.Context(), clerkinvite.UserQuery{Emails: []string{testkit.Ada.Email}})
+	require.NoError(t, err)
+	b.Clerk.JoinOrganization("org_acme", found[0].ID, "org:member")
+	_, err = b.ResolveUser(t.Context(), found[0].ID)
 	require.NoError(t, err)
 }
 
