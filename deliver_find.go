@@ -224,6 +224,11 @@ func (s *Service) look(ctx context.Context, p *pass, a *attempt, mayHaveSent boo
 		return s.callFailed(ctx, p, a, call{op: "list invitations", organization: a.organization() != ""}, err), f
 	}
 	f, unmarked := sortInvitations(a, list, mayHaveSent)
+	if a.row.Status == StatusReserved { // a resend replaces them
+		if err := s.keepShared(ctx, a.row, &f); err != nil {
+			return s.callFailed(ctx, p, a, call{op: "list invitations"}, err), f
+		}
+	}
 	switch {
 	case f.own != nil:
 		v = s.ownVerdict(ctx, p, a, f.own)
@@ -237,6 +242,20 @@ func (s *Service) look(ctx context.Context, p *pass, a *attempt, mayHaveSent boo
 		f.needsIgnoreExisting = f.needsIgnoreExisting || v.kind == undecided // other members refer to all of them
 	}
 	return v, f
+}
+
+// keepShared finds an invitation of an earlier send that another tenant's member waits for. The row waits for it too.
+func (s *Service) keepShared(ctx context.Context, row *Member, f *foundInvitations) error {
+	for _, inv := range f.older {
+		shared, err := s.isShared(ctx, row, inv)
+		if err != nil {
+			return err
+		}
+		if shared {
+			f.foreign = inv
+		}
+	}
+	return nil
 }
 
 // ownVerdict decides for a row whose invitation an earlier attempt created.
@@ -266,7 +285,7 @@ type foundInvitations struct {
 	// older and foreign are pending in the member's organization. Clerk allows one pending invitation per
 	// address and organization. So the member's older ones are revoked first, and it waits for a foreign one.
 	older   []*Invitation // of earlier sends, except current
-	foreign *Invitation   // not created for this send or an earlier one
+	foreign *Invitation   // not created for this send or an earlier one, or another tenant's member waits for it
 
 	needsIgnoreExisting bool // another invitation for the address is pending
 }

@@ -51,11 +51,13 @@ type Config struct {
 	// 1 minute; a negative value means none.
 	ResendCooldown time.Duration
 
-	// WithdrawOnFailure is for hosts that want an invitation now or not at all: every invitation
-	// is tried once. If Clerk fails, if its response is lost, or if a rate limit would delay the
-	// invitation, it is withdrawn. A reserved member becomes failed, with [ReasonWithdrawn]; after
-	// a Resend, the member keeps the older invitation. The error is the same as without this option.
-	// Only invitations from Reserve, ReserveMany and InviteMany with Wait still wait for rate limits.
+	// WithdrawOnFailure is for hosts that want an invitation now or not at all. Every invitation is
+	// tried once. It is withdrawn if Clerk fails or its response is lost. It is also withdrawn if a
+	// rate limit would delay it, except after Reserve or ReserveMany, and in InviteMany with Wait.
+	// The error is the same as without this option.
+	//
+	// The member of a withdrawn invitation becomes failed, with [ReasonWithdrawn]. After a Resend, it
+	// stays pending with the older invitation.
 	//
 	// If Clerk may have created the invitation, it is revoked, immediately or by the next
 	// Reconcile. If the process dies, the person can accept the invitation until the next Deliver,

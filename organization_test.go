@@ -117,6 +117,10 @@ func TestOrganization_SharedInvitationStays(t *testing.T) {
 		removeAsSecondAddress(t, b, first.Ref())
 		b.MustReconcile(t)
 		require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 1)
+		again := b.MustInvite(t, "ada@example.com")
+		require.Equal(t, first.InvitationID, again.InvitationID, "the other tenant's member still waits for it")
+		require.Equal(t, 1, b.Clerk.EmailsTo("ada@example.com"))
+		removeAsSecondAddress(t, b, first.Ref())
 
 		id := b.Clerk.AddVerifiedUser("ada@example.com").ID
 		require.NoError(t, b.Clerk.AcceptOrganization(second.InvitationID, id))
@@ -124,6 +128,22 @@ func TestOrganization_SharedInvitationStays(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, members, 1)
 		require.Equal(t, "globex", members[0].TenantID)
+	})
+}
+
+// The other tenant's member no longer waits for the invitation, which is still open. A new Invite sends another email.
+func TestOrganization_InvitedAgainAfterASharedInvitation(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		first := b.MustInvite(t, "ada@example.com")
+		second, err := b.Invite(t.Context(), testkit.Params("globex", "ada@example.com"))
+		require.NoError(t, err)
+		removeAsSecondAddress(t, b, first.Ref())
+		removeAsSecondAddress(t, b, second.Ref())
+		again := b.MustInvite(t, "ada@example.com")
+		require.NotEqual(t, first.InvitationID, again.InvitationID)
+		require.Equal(t, 2, b.Clerk.EmailsTo("ada@example.com"))
+		require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 1)
 	})
 }
 

@@ -27,13 +27,13 @@ type ReconcileReport struct {
 	Invitations int // Clerk invitations checked
 
 	Activated int // now active: the person has joined, and the webhook was lost
-	Removed   int // now removed: the user was deleted, or is in the tenant under another address
+	Removed   int // now removed: the user was deleted, has left the organization, or already is another member of the tenant
 	Expired   int // now expired
 	Revoked   int // now revoked: in Clerk's dashboard
 	Moved     int // active members who now have their user's new address
 
-	LeftOver int // open invitations that this library created and no member refers to: revoked at Clerk
-	Unknown  int // open invitations of members that are not in this database: unchanged
+	LeftOver int // open invitations with the ID of a member that does not refer to them: revoked at Clerk
+	Unknown  int // open invitations with the ID of a member that is not in this database: unchanged
 	Newer    int // open invitations newer than their member's row, as after restoring a backup: unchanged
 	Missing  int // active members whose user Clerk does not know: unchanged, because the key may be another instance's
 
@@ -41,8 +41,8 @@ type ReconcileReport struct {
 	// verified their address. These people have probably signed up under another address.
 	AcceptedElsewhere []*Member
 
-	// OutOfDate contains active members whose user has given up the member's address, but has no verified
-	// primary address, or has one that another member of the tenant uses.
+	// OutOfDate contains active members whose user no longer has the member's address. They keep it, because
+	// the user's primary address is not verified, or another member of the tenant has it.
 	OutOfDate []*Member
 
 	Cursor string // "" if everything was checked; otherwise where to continue
@@ -52,11 +52,12 @@ type ReconcileReport struct {
 // joined, users who were deleted, have left their organization or have another address, and invitations that
 // expired or were revoked in the dashboard. It also revokes open invitations that this library created and no member refers to.
 //
-// It removes a member whose user was deleted only if Clerk knows another member that is at least as old.
-// Otherwise the secret key may be another instance's, and the report counts the member as Missing. If there
-// are active members, but Clerk knows neither a user nor an invitation of any member, Reconcile changes
-// nothing and returns a *[ClerkInvitationError]. If the users were really deleted, use Remove. A member that
-// has become active in the last five minutes stays, because Clerk may not show the user yet.
+// With the secret key of another Clerk instance, all users would seem deleted. Reconcile therefore removes a
+// member whose user was deleted only if Clerk shows the user or the invitation of a member whose SettledAt is
+// not later. Otherwise the report counts the member as Missing. If there are active members, but Clerk shows
+// neither a user nor an invitation of any member, Reconcile changes nothing and returns a
+// *[ClerkInvitationError]. If the users were really deleted, use Remove. Members that became active in the last
+// five minutes stay, because Clerk may not show their users yet.
 //
 // It makes about one request per 100 pending or active members, one per 100 members of an organization, one
 // per 500 invitations, and one per deleted user. After the first 25 requests it makes at most five per

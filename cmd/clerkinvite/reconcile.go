@@ -83,6 +83,9 @@ func (t *tool) reconcile(ctx context.Context, o clerkinvite.ReconcileOptions) er
 }
 
 func (d reconcileDocument) text(out io.Writer) {
+	if d.Error != "" {
+		fmt.Fprintln(out, "Error:", plain(d.Error)) // the numbers alone would look like a success
+	}
 	if d.DryRun {
 		fmt.Fprintln(out, "Nothing was changed. Without --dry-run:")
 	}
@@ -94,7 +97,7 @@ func (d reconcileDocument) text(out io.Writer) {
 		{d.Members, "pending and active members checked"},
 		{d.Invitations, "Clerk invitations checked"},
 		{d.Activated, "activated: the person has joined, and the webhook was lost"},
-		{d.Removed, "removed: the user was deleted, or is in the tenant under another address"},
+		{d.Removed, "removed: the user was deleted, has left the organization, or already is another member of the tenant"},
 		{d.Expired, "expired"},
 		{d.Revoked, "revoked: in Clerk's dashboard"},
 		{d.Moved, "moved: active members who got their user's new address"},

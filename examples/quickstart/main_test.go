@@ -13,17 +13,23 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
+// Variables that another program needs do not make the quickstart call Clerk or write to a database.
+func TestQuickstartIgnoresTheEnvironment(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("go", "run", ".")
+	cmd.Env = append(os.Environ(), "CLERK_SECRET_KEY=sk_test_1", "CLERK_API_URL=http://127.0.0.1:1", "DATABASE_URL=postgres://127.0.0.1:1")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Equal(t, expected(t), string(out))
+}
+
 // With PostgreSQL, the output is the same.
 func TestQuickstartOnPostgreSQL(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	cmd := exec.Command("go", "run", ".")
-	cmd.Env = append(os.Environ(), "DATABASE_URL="+db.DSN, "CLERK_SECRET_KEY=")
-	out, err := cmd.CombinedOutput()
+	out, err := exec.Command("go", "run", ".", "-database", db.DSN).CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	expected, err := os.ReadFile("expected.txt")
-	require.NoError(t, err)
-	first, rest, _ := strings.Cut(string(expected), "\n")
+	first, rest, _ := strings.Cut(expected(t), "\n")
 	require.Contains(t, first, "in memory")
 	require.Equal(t, "Store: PostgreSQL\n"+rest, string(out))
 
@@ -32,12 +38,9 @@ func TestQuickstartOnPostgreSQL(t *testing.T) {
 	require.Zero(t, schemas, "the schema was dropped")
 }
 
-// A production key is rejected before anything is sent.
-func TestQuickstartRejectsProductionKey(t *testing.T) {
-	t.Parallel()
-	cmd := exec.Command("go", "run", ".")
-	cmd.Env = append(os.Environ(), "DATABASE_URL=", "CLERK_SECRET_KEY="+"sk_li"+"ve_1")
-	out, err := cmd.CombinedOutput()
-	require.Error(t, err)
-	require.Contains(t, string(out), "not a development key")
+func expected(t *testing.T) string {
+	t.Helper()
+	out, err := os.ReadFile("expected.txt")
+	require.NoError(t, err)
+	return string(out)
 }

@@ -414,6 +414,9 @@ var mutants = []mutant{
 	{name: "a member is refused although its invitation has a seat", test: "TestPromise3_OrganizationFullKeepsPart/counts_seats_first/memory", edits: []edit{
 		{"deliver_create.go", "	if a.mayHaveSeat(created.err) {", "	if a == nil && a.mayHaveSeat(created.err) {"},
 	}},
+	{name: "a new Invite revokes an invitation that another tenant's member waits for", test: "TestOrganization_SharedInvitationStays", edits: []edit{
+		{"deliver_find.go", "			f.foreign = inv\n		}\n	}\n	return nil", "			continue\n		}\n	}\n	return nil"},
+	}},
 	{name: "a removed member stays in the organization", test: "TestOrganization/RevokeAndRemove", edits: []edit{
 		{"organization.go", "		return s.removeMember(ctx, row.organization(), row.ClerkUserID)", "		return nil"},
 	}},

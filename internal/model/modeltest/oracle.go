@@ -453,7 +453,7 @@ func (s *sequence) invited(t *task, m *clerkinvite.Member) {
 	case inv == nil && s.vanished(m):
 	case inv == nil:
 		s.failf("invitation: %s waits for %s, which does not exist", s.named(m), m.InvitationID)
-	case (s.bare[inv.ID] || inOrganization(m) && inv.member != m.ID) && inv.Organization == organizationOf(m) && m.Sent == m.Send && m.Email == inv.Email: // adopted: it may have been this send's
+	case (s.bare[inv.ID] || inOrganization(m) && (inv.member != m.ID || inv.send < m.Send && s.waitedFor(t.before, inv.ID))) && inv.Organization == organizationOf(m) && m.Sent == m.Send && m.Email == inv.Email: // adopted: it may have been this send's
 		s.adopted[inv.ID] = true
 	case inv.member != m.ID || inv.send != m.Send || m.Sent != m.Send || inv.Email != m.Email:
 		s.failf("invitation: %s waits in send %d for %s, which belongs to another member or to send %d", s.named(m), m.Send, inv.ID, inv.send)
@@ -714,7 +714,7 @@ func (t *task) revoked(inv *invitation) {
 	}
 	asked := (t.verb == revoke || t.verb == remove || t.verb == purge) && ref == t.ref
 	switch {
-	case t.shared && row != nil && replaces(row) && inv.send < row.Send && inv.Organization != "": // a later send of the member that created it
+	case t.shared && row != nil && row.Status == clerkinvite.StatusPending && replaces(row) && inv.send < row.Send && inv.Organization != "": // a resend of the member that created it
 		t.withdrawn[id] = true
 	case t.adopted[id] && !t.replaced(id) && !slices.Contains([]verb{revoke, remove, purge}, t.verb) && t.waitedFor(t.before, id) && t.waitedFor(t.rows, id):
 		t.failf("left over: %s revoked %s, for which a member waits", t.name, id)
