@@ -48,9 +48,12 @@ type ReconcileReport struct {
 	Cursor string // "" if everything was checked; otherwise where to continue
 }
 
-// Reconcile compares the rows with Clerk, and applies changes that no webhook reported: people who have
-// joined, users who were deleted, have left their organization or have another address, and invitations that
-// expired or were revoked in the dashboard. It also revokes open invitations that this library created and no member refers to.
+// Reconcile compares the rows with Clerk, and applies changes that no webhook reported:
+//   - A person has joined.
+//   - A user was deleted, has left the organization or has another address.
+//   - An invitation has expired, or was revoked in the dashboard.
+//
+// It also revokes open invitations that this library created and no member refers to.
 //
 // With the secret key of another Clerk instance, all users would seem deleted. Reconcile therefore removes a
 // member whose user was deleted only if Clerk shows the user or the invitation of a member whose SettledAt is

@@ -89,7 +89,7 @@ type Member struct {
 	ReservedAt    time.Time  `json:"reserved_at"`               // when Send was requested
 	InvitedAt     *time.Time `json:"invited_at,omitempty"`      // created_at of the invitation, by Clerk's clock
 	ExpiresAt     *time.Time `json:"expires_at,omitempty"`      // expires_at of the invitation, by Clerk's clock
-	SettledAt     *time.Time `json:"settled_at,omitempty"`      // when the last invitation was completed, ended or withdrawn
+	SettledAt     *time.Time `json:"settled_at,omitempty"`      // when the member was last invited, became active or ended, or a new invitation was withdrawn
 	ClaimedUntil  *time.Time `json:"claimed_until,omitempty"`   // until then one delivery attempt owns the row; a past time means that Clerk may have an invitation that the row does not refer to
 	NextAttemptAt *time.Time `json:"next_attempt_at,omitempty"` // time of the next delivery attempt; nil if the member is not due
 	UpdatedAt     time.Time  `json:"updated_at"`

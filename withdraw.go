@@ -39,8 +39,8 @@ func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
 // returns it unchanged. If an active member of the application still has an open invitation, the next Reconcile
 // revokes it.
 //
-// In an organization, Remove also ends the membership: of an active member's user, or otherwise, whatever the
-// member's status, of the user who has verified the address. It keeps a membership by which only another member
+// In an organization, Remove also ends the membership of an active member's user. In any other state, it ends
+// the membership of the user who has verified the address. It keeps a membership by which only another member
 // is active.
 //
 // Errors: the same as Revoke. Unlike Revoke, Remove also removes a member who has accepted. Remove is safe for

@@ -136,7 +136,7 @@ CREATE TRIGGER reserved AFTER INSERT ON clerkinvite_member WHEN new.email = 'joa
 	for cause, write := range map[string]func(clerkinvite.TxStore) ([]clerkinvite.Result, error){"seat.email": update, "taken": insert} {
 		tx, err := store.DB().BeginTx(t.Context(), nil)
 		require.NoError(t, err)
-		defer tx.Rollback()
+		t.Cleanup(func() { _ = tx.Rollback() })
 		_, err = write(store.WithTx(tx))
 		require.ErrorContains(t, err, cause)
 		require.ErrorIs(t, err, sql.ErrTxDone)

@@ -98,7 +98,7 @@ func (t *tool) runImport(ctx context.Context, o importOptions, name string) erro
 	}
 	lines := file.lines()
 	im := &importer{t: t, o: o, lines: lines, bar: newProgress(t, lines)}
-	svc, store, closeDB, err := t.service(ctx, !o.dryRun, clerkinvite.Config{})
+	svc, store, closeDB, err := t.service(ctx, !o.dryRun)
 	if err != nil {
 		return err
 	}

@@ -91,7 +91,7 @@ As JSON: {"ok": true}`,
 }
 
 func (t *tool) link(ctx context.Context, args []string) error {
-	svc, _, closeDB, err := t.service(ctx, true, clerkinvite.Config{})
+	svc, _, closeDB, err := t.service(ctx, true)
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func (t *tool) link(ctx context.Context, args []string) error {
 }
 
 func (t *tool) purge(ctx context.Context, args []string) error {
-	svc, _, closeDB, err := t.service(ctx, true, clerkinvite.Config{})
+	svc, _, closeDB, err := t.service(ctx, true)
 	if err != nil {
 		return err
 	}
@@ -222,7 +222,7 @@ func (d *deliverDocument) addWaiting(ctx context.Context, store clerkinvite.Stor
 }
 
 func (t *tool) deliver(ctx context.Context, o clerkinvite.DeliverOptions) error {
-	svc, store, closeDB, err := t.service(ctx, true, clerkinvite.Config{})
+	svc, store, closeDB, err := t.service(ctx, true)
 	if err != nil {
 		return err
 	}
@@ -287,7 +287,7 @@ As JSON: {"members": [{…}, …], "next": "…"}; next is for --cursor, and emp
 
 // list reads and prints page by page, so that memory does not grow with the tenant.
 func (t *tool) list(ctx context.Context, p clerkinvite.ListParams, all bool) error {
-	svc, _, closeDB, err := t.service(ctx, false, clerkinvite.Config{})
+	svc, _, closeDB, err := t.service(ctx, false)
 	if err != nil {
 		return err
 	}
@@ -374,7 +374,7 @@ func (l *lister) end(next, failure string) error {
 }
 
 func (t *tool) show(ctx context.Context, args []string) error {
-	svc, _, closeDB, err := t.service(ctx, false, clerkinvite.Config{})
+	svc, _, closeDB, err := t.service(ctx, false)
 	if err != nil {
 		return err
 	}
@@ -423,7 +423,7 @@ func (t *tool) show(ctx context.Context, args []string) error {
 // change returns a command that calls a method for one member.
 func (t *tool) change(method func(*clerkinvite.Service, context.Context, clerkinvite.Ref) (*clerkinvite.Member, error)) func(context.Context, []string) error {
 	return func(ctx context.Context, args []string) error {
-		svc, _, closeDB, err := t.service(ctx, true, clerkinvite.Config{})
+		svc, _, closeDB, err := t.service(ctx, true)
 		if err != nil {
 			return err
 		}

@@ -60,7 +60,7 @@ type reconcileDocument struct {
 }
 
 func (t *tool) reconcile(ctx context.Context, o clerkinvite.ReconcileOptions) error {
-	svc, _, closeDB, err := t.service(ctx, true, clerkinvite.Config{})
+	svc, _, closeDB, err := t.service(ctx, true)
 	if err != nil {
 		return err
 	}

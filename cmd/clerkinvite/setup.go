@@ -82,8 +82,8 @@ func (t *tool) apiURL() (string, error) {
 }
 
 // service returns a service, its store, and a function that closes its connections. Without Clerk it can only read.
-func (t *tool) service(ctx context.Context, withClerk bool, config clerkinvite.Config) (*clerkinvite.Service, *clerkinvite.PgxStore, func(), error) {
-	config.API, config.Organizations, config.Now = noClerk{}, noClerk{}, t.env.now
+func (t *tool) service(ctx context.Context, withClerk bool) (*clerkinvite.Service, *clerkinvite.PgxStore, func(), error) {
+	config := clerkinvite.Config{API: noClerk{}, Organizations: noClerk{}, Now: t.env.now}
 	if withClerk {
 		api, err := t.api(nil)
 		if err != nil {
