@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/internal/doccheck"
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
@@ -145,6 +146,37 @@ func TestReadmeExample(t *testing.T) {
 	_, err := w.clerk.Accept("ada@example.com")
 	require.NoError(t, err)
 	term.replay("$ clerkinvite doctor" + doctor)
+}
+
+// The commands for many members work, also for an address with a quote.
+func TestReadmeManyMembers(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("jq"); err != nil {
+		t.Skip("install jq")
+	}
+	blocks := readmeBlocks(t, "Many members")
+	require.Len(t, blocks, 2)
+	w := newWorld(t)
+	svc, err := clerkinvite.New(clerkinvite.Config{API: w.clerk, Store: w.store})
+	require.NoError(t, err)
+	w.clerk.AddVerifiedUser("active@example.com")
+	term := newTerminal(t, w.vars)
+	statuses := func() string {
+		out, _ := term.command(t.Context(), `clerkinvite list acme --all --json | jq -r '[.members[].status] | group_by(.) | map("\(length) \(.[0])") | join(", ")'`).Output()
+		return strings.TrimSpace(string(out))
+	}
+	for _, email := range []string{"active@example.com", "o'neil@example.com"} {
+		require.Zero(t, w.run("invite", "acme", email).code)
+	}
+	for _, email := range []string{"o'brien@example.com", "refused@example.com"} {
+		_, err := svc.Reserve(t.Context(), testkit.Params("acme", email))
+		require.NoError(t, err)
+	}
+	require.Equal(t, "1 active, 1 pending, 2 reserved", statuses())
+	_, _ = term.command(t.Context(), blocks[0][2]).Output()
+	require.Equal(t, "1 active, 1 pending, 2 revoked", statuses())
+	_, _ = term.command(t.Context(), blocks[1][2]).Output() // xargs reports that revoked members stay
+	require.Equal(t, "2 removed, 2 revoked", statuses())
 }
 
 // The session in the README works as shown.
