@@ -38,8 +38,9 @@ type AdoptParams struct {
 //   - nil for a new member, and for an existing member with the same ClerkUserID or invitation;
 //   - *[InvalidParamsError];
 //   - *[DuplicateEmailError] if the tenant has a member with this address and another ClerkUserID, or if
-//     the address occurs twice in the list. If that member waits for this user, [Service.ResolveUser] makes
-//     it active. If it has ended, [Service.Invite] links the user again;
+//     the address occurs twice in the list. To link this user to a reserved or pending member, call
+//     [Service.ResolveUser]. To link this user to a failed, revoked, expired or removed member, call
+//     [Service.Invite];
 //   - [ErrUserTaken] if another member of the tenant has this ClerkUserID. Member is that member.
 //
 // If the call could not continue, it returns the context's or the store's error, unchanged. People who

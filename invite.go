@@ -52,9 +52,10 @@ type Config struct {
 	ResendCooldown time.Duration
 
 	// WithdrawOnFailure is for hosts that want an invitation now or not at all. Every invitation is
-	// tried once. It is withdrawn if Clerk fails or its response is lost. It is also withdrawn if a
-	// rate limit would delay it, except after Reserve or ReserveMany, and in InviteMany with Wait.
-	// The error is the same as without this option.
+	// tried once. It is withdrawn if Clerk fails or its response is lost. A rate limit also withdraws
+	// it in Invite, in Resend, and in InviteMany without Wait. Invitations from Reserve, ReserveMany,
+	// and InviteMany with Wait are sent when the limit ends. The error is the same as without this
+	// option.
 	//
 	// The member of a withdrawn invitation becomes failed, with [ReasonWithdrawn]. After a Resend, it
 	// stays pending with the older invitation.

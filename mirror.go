@@ -28,9 +28,10 @@ import (
 // case-insensitive), without white space, and with the domain in ASCII (xn--…). The triggers would not
 // find other rows, so Up and Sync fail if there are any.
 //
-// If the host's row cannot be written, for example because of a constraint, only that member fails. It
-// gets PostgreSQL's error and is retried later, as after an error of [PgxOptions].OnChange. In the
-// host's transaction ([PgxStore.WithTx]) the error aborts the transaction.
+// If the host's row cannot be written, for example because of a constraint, the change to that member is
+// rolled back. Other members are not affected. The caller gets PostgreSQL's error. A later delivery tries
+// again, as after an error of [PgxOptions].OnChange. In the host's transaction ([PgxStore.WithTx]) the error
+// aborts the transaction.
 //
 // The triggers run with the privileges of the role that changes the member. The role needs SELECT,
 // INSERT, UPDATE and DELETE on the host's table. If row-level security applies to the role, every
@@ -49,14 +50,14 @@ type Mirror struct {
 	ClerkUserID string `json:"clerk_user_id,omitempty"`
 	Status      string `json:"status,omitempty"`
 	// Role is the column for the role. For a member without a role, a new row gets the column's
-	// default, and an existing row keeps its value. A NOT NULL column without a default works only if all
-	// members have a role.
+	// default, and an existing row keeps its value. If the column is NOT NULL without a default, every
+	// member needs a role. Up does not check this.
 	Role string `json:"role,omitempty"`
 	// MemberID is the column for [Member].ID.
 	MemberID string `json:"member_id,omitempty"`
 
 	// Statuses are the states in which a member has a row. Defaults to pending and active.
-	// In a row of a member that is neither pending nor active, ClerkUserID is NULL.
+	// If they contain another state, ClerkUserID is NULL in the rows of members in that state.
 	Statuses []Status `json:"statuses,omitempty"`
 
 	// LeftColumn is a column such as "deleted_at" that marks members that have left the Statuses. By

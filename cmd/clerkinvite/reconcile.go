@@ -97,7 +97,7 @@ func (d reconcileDocument) text(out io.Writer) {
 		{d.Members, "pending and active members checked"},
 		{d.Invitations, "Clerk invitations checked"},
 		{d.Activated, "activated: the person has joined, and the webhook was lost"},
-		{d.Removed, "removed: the user was deleted, has left the organization, or already is another member of the tenant"},
+		{d.Removed, "removed: the user was deleted, has left the organization, or already has another row in the tenant"},
 		{d.Expired, "expired"},
 		{d.Revoked, "revoked: in Clerk's dashboard"},
 		{d.Moved, "moved: active members who got their user's new address"},
