@@ -593,6 +593,9 @@ func TestPromise3_EveryFaultPoint(t *testing.T) {
 			sc := &all[i]
 			t.Run(sc.name, func(t *testing.T) {
 				t.Parallel()
+				for _, m := range sc.meddle {
+					require.Contains(t, st.names(""), m.site, "a site of a meddle")
+				}
 				w := newWorld(t, g, sc)
 				k, err := newTrack()
 				require.NoError(t, err)

@@ -115,6 +115,16 @@ func organizations() []scenario {
 			w.reserved(ann)
 			w.clock.Advance(later)
 		}},
+		{name: "organization: invite again while the earlier invitation is open", organization: asking, act: invite, people: []person{{ann, "pending", "removed"}}, arrange: func(w *world) {
+			w.invited(ann)
+			row, err := w.calm.Get(w.ctx, acme(ann))
+			w.must(err)
+			removed := *row
+			removed.Status, removed.ClerkUserID, removed.Reason = clerkinvite.StatusRemoved, "", clerkinvite.ReasonSecondAddress
+			results, err := w.store.Update(w.ctx, []clerkinvite.Change{{Old: row, New: &removed}})
+			w.must(errors.Join(err, results[0].Err))
+			w.clock.Advance(later)
+		}},
 		{name: "organization: resend", organization: asking, arrange: pending, act: resend, people: []person{{ann, "pending", ""}}},
 		{name: "organization: revoke", organization: asking, arrange: pending, act: revoke, people: []person{{ann, "revoked", "pending"}}},
 		{name: "organization: revoke after a user was added", organization: adding, act: revoke, people: []person{{ann, "revoked", "active removed"}, {bob, "active", ""}}, arrange: func(w *world) {

@@ -488,7 +488,7 @@ func batches() []scenario {
 	}, {
 		name: "invite many while another process invites one of them", people: []person{{ann, "pending", "gone"}, {bob, "pending", "gone"}, {cyd, "pending", "gone"}},
 		act: func(a *actor) error { return a.results(a.svc.InviteMany(a.ctx, many, nil)) },
-		meddle: []meddle{{"claim>apply/Update", false, func(a *actor) error {
+		meddle: []meddle{{"claimRows>apply/Update", false, func(a *actor) error {
 			_, err := a.other.Invite(a.ctx, toAcme(bob))
 			return err
 		}}},
