@@ -714,6 +714,21 @@ func TestRunbookUrgentInvitation(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, report.Claimed)
 	require.Zero(t, clerk.EmailsTo("ada@example.com"), "of the library")
+
+	// Without an acceptance, the member gets the open invitation.
+	clerk.Fail(clerkinvitetest.RateLimited(time.Hour))
+	_, err = b.TryInvite(t, "bob@example.com")
+	require.Error(t, err)
+	b.Clock.Advance(time.Minute)
+	open := clerk.CreateForeign("bob@example.com", nil)
+	for range 2 {
+		b.Clock.Advance(62 * time.Minute)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+	}
+	require.Equal(t, clerkinvite.StatusPending, b.Member(t, "bob@example.com").Status)
+	require.Equal(t, open.ID, b.Member(t, "bob@example.com").InvitationID)
+	require.Zero(t, clerk.EmailsTo("bob@example.com"), "of the library")
 }
 
 // The steps for moving to another Clerk instance, and for a key of another instance, in docs/runbook.md work as described.
