@@ -535,6 +535,35 @@ func TestOrganization_ResendKeepsItsUnmarkedInvitation(t *testing.T) {
 	})
 }
 
+// Two tenants resend at the same time. One of the creates is refused as a duplicate, and its next attempt replaces the other's invitation.
+func TestOrganization_ResendAgainstAnotherTenantsResend(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		other, err := b.Invite(t.Context(), testkit.Params("globex", "ada@example.com"))
+		require.NoError(t, err)
+		m := b.MustInvite(t, "ada@example.com")
+		b.Clock.Advance(time.Hour)
+		var raced atomic.Bool
+		b.Clerk.OnCall(func(ctx context.Context, call clerkinvitetest.Call, at clerkinvitetest.When) {
+			if call == clerkinvitetest.CallOrganizationCreate && at == clerkinvitetest.Before && !raced.Swap(true) {
+				_, err := b.Resend(context.WithoutCancel(ctx), other.Ref())
+				assert.NoError(t, err)
+			}
+		})
+		_, err = b.Resend(t.Context(), m.Ref())
+		require.Error(t, err)
+		require.True(t, b.Member(t, "ada@example.com").Due())
+		b.Clock.Advance(time.Hour)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		got, open := b.Member(t, "ada@example.com"), b.Clerk.OpenInvitations("ada@example.com")
+		require.Equal(t, clerkinvite.StatusPending, got.Status)
+		require.Len(t, open, 1)
+		require.Equal(t, got.InvitationID, open[0].ID)
+		require.Equal(t, 3, b.Clerk.EmailsTo("ada@example.com"))
+	})
+}
+
 // acceptAndLeave lets the member's person join the organization and leave it, and an hour pass. The webhooks are late.
 func acceptAndLeave(t *testing.T, b *testkit.Rig, m *clerkinvite.Member) {
 	t.Helper()
