@@ -126,7 +126,7 @@ const (
 	clockSkew = 10 * time.Minute
 )
 
-// reconciliation is one call of Reconcile. Absence from one of Clerk's lists proves nothing, so Clerk is asked about
+// reconciliation is one call of Reconcile. Absence from Clerk's lists proves nothing, so Clerk is asked about
 // the member again before the member ends.
 type reconciliation struct {
 	s        *Service

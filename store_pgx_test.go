@@ -347,7 +347,7 @@ func TestPgxStore_IllegalRowDoesNotBlockOthers(t *testing.T) {
 	require.NoError(t, results[3].Err)
 }
 
-// A unique key of the host's that its trigger violates is the error of that member only, also of an erasure.
+// A host's unique key, violated by its trigger, is the error of that member only, also of an erasure.
 func TestPgxStore_HostKeyViolatedByATrigger(t *testing.T) {
 	t.Parallel()
 	store, pool := testkit.NewPgxStore(t)

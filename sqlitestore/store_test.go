@@ -165,7 +165,7 @@ func TestInvalidRowsAreRejected(t *testing.T) {
 
 // A host's trigger that refuses one tenant's members does not delay another tenant's. A deferred foreign key is checked at
 // the commit.
-func TestRefusedRowsDelayNobodyElse(t *testing.T) {
+func TestRefusedRowsFailAlone(t *testing.T) {
 	t.Parallel()
 	for what, schema := range map[string]string{
 		"a trigger raises": `CREATE TRIGGER refuses BEFORE UPDATE ON clerkinvite_member WHEN new.tenant_id = 'bad' BEGIN SELECT RAISE(ABORT, 'refused'); END`,
