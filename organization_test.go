@@ -281,6 +281,26 @@ func TestOrganization_RemoveRevokesAnUnusedInvitation(t *testing.T) {
 	})
 }
 
+// The response to the create is lost, and the user joins the organization in another way. The row refers to no invitation, but Remove
+// revokes the one that Clerk has.
+func TestOrganization_RemoveRevokesALostInvitation(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAnyCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+		_, err := b.TryInvite(t, "ada@example.com")
+		require.Error(t, err)
+		u := b.Clerk.AddVerifiedUser("ada@example.com")
+		b.Clerk.JoinOrganization(org, u.ID, "org:member")
+		_, err = b.ResolveUser(t.Context(), u.ID)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+		_, err = b.Remove(t.Context(), testkit.Ada)
+		require.NoError(t, err)
+		require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
+		b.RequireMembersAtClerk(t)
+	})
+}
+
 // A member was invited into the application and into several organizations, and Clerk still has an open invitation of each. Revoke,
 // Remove and Purge revoke them all. An organization that was deleted does not keep them from that.
 func TestOrganization_MovedMember(t *testing.T) {

@@ -96,7 +96,7 @@ func (m Member) mayHaveOthers(to Status) bool {
 	if m.Status.Waits() {
 		return m.Send > 1 || m.Due() && m.Attempts > 0
 	}
-	return to == StatusRemoved && m.organization() != "" && (m.Send > 1 || m.InvitationID != "")
+	return to == StatusRemoved && m.organization() != "" && (m.Send > 1 || m.InvitationID != "" || m.Attempts > 0)
 }
 
 // acceptance says which of a member's invitations was accepted. The latest one is the largest.

@@ -430,7 +430,10 @@ var mutants = []mutant{
 		{"organization.go", "		return s.removeMember(ctx, row.organization(), row.ClerkUserID)", "		return nil"},
 	}},
 	{name: "a removed member can still accept an older invitation", test: "TestOrganization_RemoveRevokesAnUnusedInvitation", edits: []edit{
-		{"withdraw.go", "(m.Send > 1 || m.InvitationID != \"\")", "m.Send > 1"},
+		{"withdraw.go", "(m.Send > 1 || m.InvitationID != \"\" || m.Attempts > 0)", "m.Send > 1"},
+	}},
+	{name: "a removed member can still accept a lost invitation", test: "TestOrganization_RemoveRevokesALostInvitation", edits: []edit{
+		{"withdraw.go", " || m.Attempts > 0)", ")"},
 	}},
 	{name: "a member who has moved leaves an invitation open", test: "TestOrganization_MovedMember", edits: []edit{
 		{"invite.go", "append(old.clerkParams().Earlier, from)", "old.clerkParams().Earlier"},
