@@ -59,6 +59,10 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 		if !allowed(row.Status, to) {
 			return nil, &TransitionError{row.Status, to}
 		}
+		endsMembership := row.mayEndMembership(to)
+		if endsMembership && s.cfg.Organizations == nil {
+			return nil, errNoOrganizations
+		}
 		accepted, err := s.revokeOpen(ctx, row, row.mayHaveOthers(to))
 		resolved := false
 		if err == nil && accepted != notAccepted {
@@ -67,7 +71,7 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 		if resolved {
 			return nil, nil // read the member again
 		}
-		if err == nil && row.organization() != "" {
+		if err == nil && endsMembership {
 			err = s.endMembership(ctx, row, to)
 		}
 		if err != nil && !s.deletedOrganization(ctx, row, err) {
