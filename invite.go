@@ -43,8 +43,8 @@ type Config struct {
 
 	// Lease is how long a delivery attempt owns a row: 100 ms to 1 h. Requests to Clerk must
 	// finish within three quarters of it. If the process dies during the first attempt, another
-	// starts when the lease ends. Each further attempt doubles that time, up to 1 h.
-	// Defaults to 1 minute.
+	// starts when the lease ends. With each further attempt this wait doubles, up to 1 h, but the
+	// lease does not. Defaults to 1 minute.
 	Lease time.Duration
 
 	// ResendCooldown is how long after an invitation Resend refuses to send another. Defaults to
@@ -161,9 +161,9 @@ type InviteParams struct {
 //
 // A member that is failed, revoked, expired, removed, or pending past its expiry is invited again.
 //
-// With Organization, active means that the user is a member of the organization. Other Clerk users get
-// the organization's invitation. With AddExisting they are added immediately. A pending invitation of
-// the organization for the address is adopted, without another email.
+// With Organization, active means that the user is a member of the organization. A user who is
+// not a member gets the organization's invitation, or is added immediately with AddExisting. A pending
+// invitation of the organization for the address is adopted, without another email.
 //
 // A pending or active member is a duplicate, without a request to Clerk. But if its row
 // has not changed for a day, one Invite per day asks Clerk. If Clerk shows one of these changes, Invite
@@ -191,7 +191,7 @@ type InviteParams struct {
 //   - the context's and the store's error, unchanged.
 //
 // If the context ends while the invitation is being created, Invite waits up to five more seconds for
-// Clerk's response. If the database or Clerk hangs, it can take half of Config.Lease longer.
+// Clerk's response. If the database or Clerk hangs, Invite can return half of Config.Lease after that.
 //
 // Invite is safe for concurrent use, in several processes too, and safe to retry.
 func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err error) {

@@ -27,12 +27,12 @@ type ReconcileReport struct {
 	Invitations int // Clerk invitations checked
 
 	Activated int // now active: the person has joined, and the webhook was lost
-	Removed   int // now removed: the user was deleted, has left the organization, or already has another row in the tenant
+	Removed   int // now removed: the user was deleted, has left the organization, or has another row in the tenant, under a second address
 	Expired   int // now expired
 	Revoked   int // now revoked: in Clerk's dashboard
 	Moved     int // active members who now have their user's new address
 
-	LeftOver int // open invitations whose metadata names a member that does not refer to them: revoked at Clerk
+	LeftOver int // open invitations whose metadata names a member that waits for another one, or for none: revoked at Clerk
 	Unknown  int // open invitations whose metadata names a member that is not in this database: unchanged
 	Newer    int // open invitations newer than their member's row, as after restoring a backup: unchanged
 	Missing  int // active members whose user Clerk does not know: unchanged, because the key may be another instance's
@@ -56,9 +56,9 @@ type ReconcileReport struct {
 // It also revokes open invitations that this library created and no member refers to.
 //
 // With the secret key of another Clerk instance, all users would seem deleted. So Reconcile needs proof of the
-// key before it removes a member whose user was deleted. The proof is the user or the invitation of another
-// member, with the same or an earlier SettledAt. If Clerk shows no such proof, the member stays, and the report
-// counts it as Missing. If there are active members, but Clerk shows neither a user nor an invitation of any
+// key before it removes a member whose user was deleted: Clerk must show the user or the invitation of another
+// member. That member's [Member].SettledAt must be the same or earlier, because newer members may have joined with
+// a wrong key. Without proof, the member stays, and the report counts it as Missing. If there are active members, but Clerk shows neither a user nor an invitation of any
 // member, Reconcile changes nothing and returns a *[ClerkInvitationError]. If the users were really deleted, use
 // Remove. Members that became active in the last five minutes stay, because Clerk may not show their users yet.
 //
