@@ -283,9 +283,9 @@ type foundInvitations struct {
 	current   *Invitation // the row refers to it; in any status, or nil
 
 	// older and foreign are pending in the member's organization. Clerk allows one pending invitation per
-	// address and organization. So the member's older ones are revoked first, and it waits for a foreign one.
-	older   []*Invitation // of earlier sends, except current
-	foreign *Invitation   // not created for this send or an earlier one, or another tenant's member waits for it
+	// address and organization. So the older ones are revoked first, and the member waits for a foreign one.
+	older   []*Invitation // that the send replaces, except current
+	foreign *Invitation   // that it does not replace
 
 	needsIgnoreExisting bool // another invitation for the address is pending
 }
@@ -307,7 +307,7 @@ func sortInvitations(a *attempt, list []Invitation, mayHaveSent bool) (f foundIn
 			}
 		case inv.Status != InvitationPending:
 		case a.organization() != "" && isCurrent: // revokeOlder revokes it
-		case a.organization() != "" && m.ID == a.row.ID && m.Send < a.row.Send:
+		case a.organization() != "" && a.replaces(inv, m):
 			f.older = append(f.older, inv)
 		case a.organization() != "":
 			f.foreign = inv
@@ -318,6 +318,15 @@ func sortInvitations(a *attempt, list []Invitation, mayHaveSent bool) (f foundIn
 		}
 	}
 	return f, unmarked
+}
+
+// replaces reports whether the attempt replaces a pending invitation into its organization: one of the member's earlier
+// sends or, if it is a resend, another tenant's or the dashboard's. An adopted one would send no email.
+func (a *attempt) replaces(inv *Invitation, m mark) bool {
+	if m.ID == a.row.ID {
+		return m.Send < a.row.Send
+	}
+	return a.row.Status == StatusPending && !a.mayHaveCreated(inv)
 }
 
 // mayHaveCreated reports whether the attempt's send may have created a pending invitation that does not have

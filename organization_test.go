@@ -561,6 +561,110 @@ func TestOrganization_SharedInvitationOfWithdrawnMembers(t *testing.T) {
 	}
 }
 
+// The person has accepted the invitation and left. In the meantime the organization has a pending invitation of another tenant's member or
+// of the dashboard, and Clerk refuses a second one. A resend replaces it, so that the person gets an email.
+func TestOrganization_ResendReplacesAnotherInvitation(t *testing.T) {
+	t.Parallel()
+	for _, lost := range []bool{false, true} {
+		for _, dashboard := range []bool{false, true} {
+			t.Run(fmt.Sprintf("response lost %v/dashboard %v", lost, dashboard), func(t *testing.T) {
+				t.Parallel()
+				eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+					other, err := b.Invite(t.Context(), testkit.Params("globex", "ada@example.com"))
+					require.NoError(t, err)
+					m := b.MustInvite(t, "ada@example.com")
+					require.Equal(t, other.InvitationID, m.InvitationID)
+					acceptAndLeave(t, b, m)
+					if dashboard {
+						b.Clerk.CreateInDashboard(org, "ada@example.com", "org:admin", nil)
+					} else {
+						_, err = b.Resend(t.Context(), other.Ref())
+						require.NoError(t, err)
+					}
+					b.Clock.Advance(time.Hour)
+
+					emails := b.Clerk.EmailsTo("ada@example.com")
+					if lost {
+						b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallOrganizationCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+					}
+					_, err = b.Resend(t.Context(), m.Ref())
+					require.Equal(t, lost, err != nil)
+					b.Clock.Advance(time.Hour)
+					_, err = b.Deliver(t.Context(), nil)
+					require.NoError(t, err)
+
+					got := b.Member(t, "ada@example.com")
+					require.Equal(t, clerkinvite.StatusPending, got.Status)
+					require.Equal(t, emails+1, b.Clerk.EmailsTo("ada@example.com"))
+					open := b.Clerk.OpenInvitations("ada@example.com")
+					require.Len(t, open, 1)
+					require.Equal(t, got.InvitationID, open[0].ID)
+					b.MustReconcile(t)
+					now, err := b.Get(t.Context(), other.Ref())
+					require.NoError(t, err)
+					require.Equal(t, map[bool]clerkinvite.Status{false: clerkinvite.StatusRevoked, true: clerkinvite.StatusPending}[dashboard], now.Status)
+				})
+			})
+		}
+	}
+}
+
+// An invitation without metadata is younger than the resend, whose first create may have been carried out. It may be this send's, so the
+// member waits for it.
+func TestOrganization_ResendKeepsItsUnmarkedInvitation(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		m := b.MustInvite(t, "ada@example.com")
+		acceptAndLeave(t, b, m)
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallOrganizationCreate, When: clerkinvitetest.Before, Kind: clerkinvitetest.Reset})
+		_, err := b.Resend(t.Context(), m.Ref())
+		require.Error(t, err)
+		unmarked := b.Clerk.CreateInDashboard(org, "ada@example.com", "org:admin", nil)
+		b.Clock.Advance(time.Hour)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, unmarked.ID, b.Member(t, "ada@example.com").InvitationID)
+	})
+}
+
+// Two tenants resend at the same time. One of the creates is refused as a duplicate, and its next attempt replaces the other's invitation.
+func TestOrganization_ResendAgainstAnotherTenantsResend(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		other, err := b.Invite(t.Context(), testkit.Params("globex", "ada@example.com"))
+		require.NoError(t, err)
+		m := b.MustInvite(t, "ada@example.com")
+		b.Clock.Advance(time.Hour)
+		var raced atomic.Bool
+		b.Clerk.OnCall(func(ctx context.Context, call clerkinvitetest.Call, at clerkinvitetest.When) {
+			if call == clerkinvitetest.CallOrganizationCreate && at == clerkinvitetest.Before && !raced.Swap(true) {
+				_, err := b.Resend(context.WithoutCancel(ctx), other.Ref())
+				assert.NoError(t, err)
+			}
+		})
+		_, err = b.Resend(t.Context(), m.Ref())
+		require.Error(t, err)
+		require.True(t, b.Member(t, "ada@example.com").Due())
+		b.Clock.Advance(time.Hour)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		got, open := b.Member(t, "ada@example.com"), b.Clerk.OpenInvitations("ada@example.com")
+		require.Equal(t, clerkinvite.StatusPending, got.Status)
+		require.Len(t, open, 1)
+		require.Equal(t, got.InvitationID, open[0].ID)
+		require.Equal(t, 3, b.Clerk.EmailsTo("ada@example.com"))
+	})
+}
+
+// acceptAndLeave lets the member's person join the organization and leave it, and an hour pass. The webhooks are late.
+func acceptAndLeave(t *testing.T, b *testkit.Rig, m *clerkinvite.Member) {
+	t.Helper()
+	u := b.Clerk.AddVerifiedUser(m.Email)
+	require.NoError(t, b.Clerk.AcceptOrganization(m.InvitationID, u.ID))
+	b.Clerk.LeaveOrganization(org, u.ID)
+	b.Clock.Advance(time.Hour)
+}
+
 // Clerk does not know an invitation anymore. It has listed the organization's invitations, so the key is right.
 func TestOrganization_UnknownInvitation(t *testing.T) {
 	t.Parallel()

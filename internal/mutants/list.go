@@ -423,6 +423,15 @@ var mutants = []mutant{
 	{name: "a new Invite revokes an invitation that another tenant's member waits for", test: "TestOrganization_SharedInvitationStays", edits: []edit{
 		{"deliver_find.go", "			f.foreign = inv\n		}\n	}\n	return nil", "			continue\n		}\n	}\n	return nil"},
 	}},
+	{name: "a resend adopts another tenant's invitation", test: "TestOrganization_ResendReplacesAnotherInvitation", edits: []edit{
+		{"deliver_find.go", "	return a.row.Status == StatusPending && !a.mayHaveCreated(inv)", "	return false"},
+	}},
+	{name: "a resend revokes its invitation without metadata", test: "TestOrganization_ResendKeepsItsUnmarkedInvitation", edits: []edit{
+		{"deliver_find.go", "StatusPending && !a.mayHaveCreated(inv)", "StatusPending"},
+	}},
+	{name: "a new Invite revokes another application's invitation", test: "TestOrganization", edits: []edit{
+		{"deliver_find.go", "a.row.Status == StatusPending && !a.mayHaveCreated(inv)", "!a.mayHaveCreated(inv)"},
+	}},
 	{name: "a removed member stays in the organization", test: "TestOrganization/RevokeAndRemove", edits: []edit{
 		{"organization.go", "		return s.removeMember(ctx, row.organization(), row.ClerkUserID)", "		return nil"},
 	}},

@@ -305,7 +305,7 @@ func (s *sequence) moved(t *task, old, m *clerkinvite.Member) {
 	case m.Status == clerkinvite.StatusActive && old.Status != clerkinvite.StatusActive:
 		s.joined(t, old, m)
 	case m.Status == clerkinvite.StatusPending && m.InvitationID != old.InvitationID:
-		s.invited(t, m)
+		s.invited(t, old, m)
 	case m.Status == clerkinvite.StatusPending && m.Sent != old.Sent && !t.refuses(m) && !s.barred(t, m.Email) && !triedOnce(m):
 		s.failf("refused: %s settled send %d of %s on the older invitation, which Clerk has not refused", t.name, m.Send, s.named(m))
 	case m.Status != old.Status:
@@ -444,8 +444,8 @@ func (s *sequence) barred(t *task, email string) bool {
 	})
 }
 
-// invited checks that a row has become pending on its own invitation.
-func (s *sequence) invited(t *task, m *clerkinvite.Member) {
+// invited checks that a row has become pending on its own invitation, or that it may have adopted another one.
+func (s *sequence) invited(t *task, old, m *clerkinvite.Member) {
 	inv := s.invitation(m.InvitationID)
 	switch {
 	case !slices.Contains(delivering, t.verb):
@@ -453,7 +453,7 @@ func (s *sequence) invited(t *task, m *clerkinvite.Member) {
 	case inv == nil && s.vanished(m):
 	case inv == nil:
 		s.failf("invitation: %s waits for %s, which does not exist", s.named(m), m.InvitationID)
-	case (s.bare[inv.ID] || inOrganization(m) && (inv.member != m.ID || inv.send < m.Send && s.waitedFor(t.before, inv.ID))) && inv.OrganizationID == organizationOf(m) && m.Sent == m.Send && m.Email == inv.Email: // adopted: it may have been this send's
+	case (s.bare[inv.ID] || inOrganization(m) && old.Status == clerkinvite.StatusReserved && (inv.member != m.ID || inv.send < m.Send && s.waitedFor(t.before, inv.ID))) && inv.OrganizationID == organizationOf(m) && m.Sent == m.Send && m.Email == inv.Email: // adopted: it may have been this send's
 		s.adopted[inv.ID] = true
 	case inv.member != m.ID || inv.send != m.Send || m.Sent != m.Send || inv.Email != m.Email:
 		s.failf("invitation: %s waits in send %d for %s, which belongs to another member or to send %d", s.named(m), m.Send, inv.ID, inv.send)
@@ -714,7 +714,7 @@ func (t *task) revoked(inv *invitation) {
 	}
 	asked := (t.verb == revoke || t.verb == remove || t.verb == purge) && ref == t.ref
 	switch {
-	case t.shared && row != nil && row.Status == clerkinvite.StatusPending && replaces(row) && inv.send < row.Send && inv.OrganizationID != "": // a resend of the member that created it
+	case t.resending(inv):
 		t.withdrawn[id] = true
 	case t.adopted[id] && !t.replaced(id) && !slices.Contains([]verb{revoke, remove, purge}, t.verb) && t.waitedFor(t.before, id) && t.waitedFor(t.rows, id):
 		t.failf("left over: %s revoked %s, for which a member waits", t.name, id)

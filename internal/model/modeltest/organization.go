@@ -302,6 +302,14 @@ func (s *sequence) replaced(id string) bool {
 	return slices.ContainsFunc(s.rows, func(m *clerkinvite.Member) bool { return replaces(m) && m.InvitationID == id })
 }
 
+// resending reports whether a resend into the organization replaces the invitation, which may be another tenant's or the
+// dashboard's.
+func (s *sequence) resending(inv *invitation) bool {
+	return inv.OrganizationID != "" && slices.ContainsFunc(s.rows, func(m *clerkinvite.Member) bool {
+		return replaces(m) && m.Status == clerkinvite.StatusPending && m.Email == inv.Email && (inv.member != m.ID || inv.send < m.Send)
+	})
+}
+
 // joinable returns the user who should be active as a member, or nil.
 func (s *sequence) joinable(m *clerkinvite.Member) *person {
 	p := s.welcome(m.Email)
