@@ -436,6 +436,12 @@ func (s *Service) revokeOlder(ctx context.Context, a *attempt, found foundInvita
 	return accepted, nil
 }
 
+// mayEndMembership reports whether endMembership can have a membership to end.
+func (m Member) mayEndMembership(to Status) bool {
+	o := m.clerkParams().Organization
+	return o != nil && (to == StatusRemoved || m.Due() && m.mayHaveInvitation() && o.AddExisting)
+}
+
 // endMembership ends the membership of a member that becomes, or already is, revoked or removed. For removed, this is the
 // membership by which it is active, or that of the user who has verified the address. For revoked, it is only a membership that an
 // interrupted attempt may have added. A membership by which another member is active ends only with an active member.
@@ -443,16 +449,15 @@ func (s *Service) endMembership(ctx context.Context, row *Member, to Status) err
 	if row.Status == StatusActive {
 		return s.removeMember(ctx, row.organization(), row.ClerkUserID)
 	}
-	added := row.Due() && row.mayHaveInvitation() && row.clerkParams().Organization.AddExisting
-	if to == StatusRevoked && !added {
-		return nil
-	}
 	u, m, err := s.findJoined(ctx, row)
 	switch {
 	case err != nil:
 		return s.clerkError(ctx, "find memberships", err)
 	case u == nil, to == StatusRevoked && m.isOlder(row):
 		return nil
+	}
+	if err := s.resolveOthers(ctx, u, row); err != nil {
+		return err
 	}
 	err = s.removeUnneeded(ctx, row.organization(), u.ID)
 	if errors.Is(err, ErrLastAdmin) { // the user stays, so the member becomes active
@@ -463,11 +468,24 @@ func (s *Service) endMembership(ctx context.Context, row *Member, to Status) err
 	return err
 }
 
+// resolveOthers resolves the other members that wait for u, a member of row's organization, there. They may have accepted,
+// and the webhook may be late.
+func (s *Service) resolveOthers(ctx context.Context, u *User, row *Member) error {
+	rows, err := s.rowsOf(ctx, u)
+	others := slices.DeleteFunc(rows, func(other *Member) bool {
+		return other.ID == row.ID || !other.Status.Waits() || other.organization() != row.organization()
+	})
+	if err != nil || len(others) == 0 {
+		return err
+	}
+	p := askClerk()
+	p.members[Membership{OrganizationID: row.organization(), UserID: u.ID}] = true
+	_, err = s.resolve(ctx, u, others, p)
+	return err
+}
+
 // removeMember ends the membership of the row's user in its organization.
 func (s *Service) removeMember(ctx context.Context, organization, userID string) error {
-	if s.cfg.Organizations == nil {
-		return errNoOrganizations
-	}
 	_, err := request(ctx, s, endpointRemoveMember, "clerk.RemoveMember", func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, s.cfg.Organizations.RemoveMember(ctx, Membership{OrganizationID: organization, UserID: userID})
 	})

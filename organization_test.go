@@ -241,6 +241,78 @@ func TestOrganization_RemoveEndsTheMembership(t *testing.T) {
 	}
 }
 
+// Another member has accepted, but the webhook is late. Remove and Revoke keep the membership, and that member becomes active.
+func TestOrganization_WithdrawKeepsAnUnreportedMembership(t *testing.T) {
+	t.Parallel()
+	globex := clerkinvite.InviteParams{TenantID: "globex", Email: "ada@example.com", Organization: &clerkinvite.Organization{ID: org}}
+	accept := func(t *testing.T, b *testkit.Rig, m *clerkinvite.Member, u clerkinvite.User) {
+		t.Helper()
+		require.NoError(t, b.Clerk.AcceptOrganization(m.InvitationID, u.ID))
+	}
+	remove := func(t *testing.T, b *testkit.Rig) {
+		t.Helper()
+		_, err := b.Remove(t.Context(), testkit.Ada)
+		require.NoError(t, err)
+	}
+	situations := map[string]func(t *testing.T, b *testkit.Rig) clerkinvite.Ref{ // returns the member who has accepted
+		"under another address": func(t *testing.T, b *testkit.Rig) clerkinvite.Ref {
+			t.Helper()
+			b.MustInvite(t, "ada@example.com")
+			m := b.MustInvite(t, "work@example.com")
+			u := b.Clerk.AddVerifiedUser("ada@example.com")
+			b.Clerk.AddEmail(u.ID, clerkinvitetest.EmailSpec{Address: "work@example.com", Verified: true})
+			accept(t, b, m, u)
+			remove(t, b)
+			return m.Ref()
+		},
+		"in another tenant": func(t *testing.T, b *testkit.Rig) clerkinvite.Ref {
+			t.Helper()
+			m, err := b.Invite(t.Context(), globex)
+			require.NoError(t, err)
+			_, err = b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+			require.NoError(t, err)
+			accept(t, b, m, b.Clerk.AddVerifiedUser("ada@example.com"))
+			remove(t, b)
+			return m.Ref()
+		},
+		"after the first Remove": func(t *testing.T, b *testkit.Rig) clerkinvite.Ref {
+			t.Helper()
+			b.MustInvite(t, "ada@example.com")
+			remove(t, b)
+			m, err := b.Invite(t.Context(), globex)
+			require.NoError(t, err)
+			accept(t, b, m, b.Clerk.AddVerifiedUser("ada@example.com"))
+			remove(t, b)
+			return m.Ref()
+		},
+		"after a failed request to add": func(t *testing.T, b *testkit.Rig) clerkinvite.Ref {
+			t.Helper()
+			m, err := b.Invite(t.Context(), globex)
+			require.NoError(t, err)
+			u := b.Clerk.AddVerifiedUser("ada@example.com")
+			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: clerkinvitetest.Before, Kind: clerkinvitetest.Reset})
+			_, err = b.InviteInto(t, "ada@example.com", clerkinvite.Organization{ID: org, AddExisting: true})
+			require.Error(t, err)
+			accept(t, b, m, u)
+			_, err = b.Revoke(t.Context(), testkit.Ada)
+			require.NoError(t, err)
+			return m.Ref()
+		},
+	}
+	for name, situation := range situations {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+				m, err := b.Get(t.Context(), situation(t, b))
+				require.NoError(t, err)
+				require.Equal(t, clerkinvite.StatusActive, m.Status)
+				b.RequireMembersAtClerk(t, m.ClerkUserID)
+				require.False(t, b.Member(t, "ada@example.com").Status.Waits())
+			})
+		})
+	}
+}
+
 // A tenant has the same user in the application and, under another address, in an organization. Removing both members ends the
 // membership.
 func TestOrganization_RemoveOfASecondAddress(t *testing.T) {
@@ -1100,6 +1172,19 @@ func TestOrganization_NotConfigured(t *testing.T) {
 	}
 	require.Zero(t, b.Clerk.RequestCount())
 	require.Empty(t, b.MembersByRef(t))
+}
+
+// Without Config.Organizations, Remove does not revoke the invitation of a member that it cannot remove.
+func TestOrganization_RemoveByAProcessWithout(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		b.MustInvite(t, "ada@example.com")
+		b.Clerk.AddVerifiedUser("ada@example.com")
+		_, err := b.Workers(t, 1)[0].Remove(t.Context(), testkit.Ada)
+		require.ErrorContains(t, err, "Config.Organizations is missing")
+		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "ada@example.com").Status)
+		require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 1)
+	})
 }
 
 // A process without Config.Organizations delivers members of organizations. They wait for another process, and hold up no others.

@@ -21,7 +21,8 @@ import (
 //   - *[TransitionError] if the member is in another state, or the invitation was accepted. After an
 //     acceptance, the member becomes active if a user has verified the address. Otherwise the person
 //     signed up under another address: use Remove;
-//   - [ErrLastAdmin] if the membership to end is the last admin's; the member becomes active;
+//   - [ErrLastAdmin] if the membership to end is the last admin's; a member that waits becomes active, unless it
+//     expired before the user signed up;
 //   - *[ClerkInvitationError] if Clerk fails (the member is unchanged);
 //   - [ErrConflict] if the member keeps changing;
 //   - the context's and the store's error, unchanged.
@@ -40,8 +41,8 @@ func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
 // revokes it.
 //
 // In an organization, Remove also ends the membership of an active member's user. In any other state, it ends
-// the membership of the user who has verified the address. It keeps a membership by which only another member
-// is active.
+// the membership of the user who has verified the address, but first resolves the user's other members of the
+// organization. It keeps a membership by which only another member is active.
 //
 // Errors: the same as Revoke. Unlike Revoke, Remove also removes a member who has accepted. Remove is safe for
 // concurrent use and safe to retry.
@@ -59,6 +60,10 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 		if !allowed(row.Status, to) {
 			return nil, &TransitionError{row.Status, to}
 		}
+		endsMembership := row.mayEndMembership(to)
+		if endsMembership && s.cfg.Organizations == nil {
+			return nil, errNoOrganizations
+		}
 		accepted, err := s.revokeOpen(ctx, row, row.mayHaveOthers(to))
 		resolved := false
 		if err == nil && accepted != notAccepted {
@@ -67,7 +72,7 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 		if resolved {
 			return nil, nil // read the member again
 		}
-		if err == nil && row.organization() != "" {
+		if err == nil && endsMembership {
 			err = s.endMembership(ctx, row, to)
 		}
 		if err != nil && !s.deletedOrganization(ctx, row, err) {
@@ -326,8 +331,8 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, to Status, a
 	return now.Version != row.Version, nil
 }
 
-// Purge revokes a member's open invitations at Clerk, also into organizations that it has left, and then erases
-// the member and its history from the store, in any state. Use it for erasure requests. To remove a person from a tenant, use Remove.
+// Purge revokes a member's open invitations at Clerk, also into earlier organizations (there, not adopted ones), and
+// then erases the member and its history from the store, in any state. Use it for erasure requests. To remove a person from a tenant, use Remove.
 // Purge does not erase data at Clerk, such as the user and past invitations, and does not end the membership
 // of an organization: call Remove first.
 //

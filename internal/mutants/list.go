@@ -298,10 +298,16 @@ var mutants = []mutant{
 		{"organization.go", "case a.params.Organization.AddExisting:", "case a.params.Organization != nil:"},
 	}},
 	{name: "a membership ends that no attempt can have created", test: "TestOrganization_WithdrawKeepsAMembershipOfOthers/Revoke/nothing_was_sent", edits: []edit{
-		{"organization.go", "row.Due() && row.mayHaveInvitation() &&", "row.Due() && row.Attempts > 0 &&"},
+		{"organization.go", "m.Due() && m.mayHaveInvitation() &&", "m.Due() && m.Attempts > 0 &&"},
 	}},
 	{name: "a membership ends that another tenant needs", test: "TestOrganization_WithdrawKeepsAMembershipOfOthers/Revoke/another_tenant_needs_it", edits: []edit{
 		{"organization.go", "	err = s.removeUnneeded(ctx, row.organization(), u.ID)\n	if errors.Is(err, ErrLastAdmin) { // the user", "	err = s.removeMember(ctx, row.organization(), u.ID)\n	if errors.Is(err, ErrLastAdmin) { // the user"},
+	}},
+	{name: "a membership ends that another member has just accepted", test: "TestOrganization_WithdrawKeepsAnUnreportedMembership", edits: []edit{
+		{"organization.go", "if err := s.resolveOthers(ctx, u, row); err != nil {", "if err := ctx.Err(); err != nil {"},
+	}},
+	{name: "a link is revoked although Config.Organizations is missing", test: "TestOrganization_RemoveByAProcessWithout", edits: []edit{
+		{"withdraw.go", "if endsMembership && s.cfg.Organizations == nil {", "if endsMembership && to == \"\" {"},
 	}},
 	{name: "a full organization stops the pass", test: "TestOrganization/Full", edits: []edit{
 		{"verdict.go", "if c.organization && !c.several && refusedByOrganization(err) {", "if c.organization && c.several && refusedByOrganization(err) {"},
@@ -439,7 +445,7 @@ var mutants = []mutant{
 		{"invite.go", "append(old.clerkParams().Earlier, from)", "old.clerkParams().Earlier"},
 	}},
 	{name: "a removed member who was not active stays in the organization", test: "TestOrganization_RemoveEndsTheMembership", edits: []edit{
-		{"organization.go", "	if to == StatusRevoked && !added {", "	if !added {"},
+		{"organization.go", "(to == StatusRemoved || m.Due()", "(m.Status == StatusActive || m.Due()"},
 	}},
 	{name: "another tenant's member keeps waiting for an accepted invitation", test: "TestOrganization_SharedInvitationAccepted", edits: []edit{
 		{"withdraw.go", "	if to == StatusRemoved && (!row.Status.Waits() || row.organization() == \"\") {", "	if to == StatusRemoved {"},
