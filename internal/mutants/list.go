@@ -358,7 +358,7 @@ var mutants = []mutant{
 		{"organization.go", "v.kind != isLinked && a.mayHaveInvitation && !m.isOlder(a.row)", "v.kind != isLinked && m != nil"},
 	}},
 	{name: "Revoke ends a membership that is older than the member", test: "TestOrganization_RevokeKeepsAnOlderMembership", edits: []edit{
-		{"organization.go", "case u == nil, to == StatusRevoked && m.isOlder(row):", "case u == nil:"},
+		{"organization.go", "case u == nil, to == StatusRevoked && m.isOlder(row):", "case u == nil, m == nil:"},
 	}},
 	{name: "a resend without a new invitation keeps the revoked one", test: "TestOrganization_UnfinishedResend", edits: []edit{
 		{"deliver_settle.go", "		s.checkOlder(ctx, a)\n", ""},
