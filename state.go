@@ -35,7 +35,7 @@ const (
 	ReasonBulkRejected      = "bulk_rejected"      // reserved, pending: still due, after Clerk rejected a bulk request because of another member
 	ReasonAdopted           = "adopted"            // pending, active: unchanged since Adopt
 	ReasonLeftOrganization  = "left_organization"  // removed: the user is no longer a member of the organization
-	ReasonOrganizationFull  = "organization_full"  // failed, or revoked after a resend: the organization has no free seat
+	ReasonOrganizationFull  = "organization_full"  // failed, or after a resend revoked or still pending: the organization has no free seat
 	ReasonUnavailable       = "unavailable"        // reserved, pending: still due, after a request to Clerk failed without a code
 	ReasonRejected          = "rejected"           // failed: Clerk, or a firewall in front of it, repeatedly rejected only this address, without a code
 )
