@@ -267,32 +267,32 @@ func TestClassify(t *testing.T) {
 		err  error
 		want Outcome
 	}{
-		"bad format, names the parameter": {answer(422, "form_param_format_invalid", map[string]any{"param_name": "email_address"}), OutcomeRefused},
-		"names the address":               {answer(400, "x", map[string]any{"email_addresses": []any{"ADA@example.com"}}), OutcomeRefused},
-		"names the address, alone":        {answer(400, "x", map[string]any{"email_addresses": email}), OutcomeRefused},
-		"names another address":           {answer(400, "x", map[string]any{"email_addresses": []any{"bob@example.com"}}), OutcomeFault},
-		"block list":                      {answer(403, "not_allowed_access", nil), OutcomeRefused},
-		"block list, names":               {answer(403, "not_allowed_access", map[string]any{"identifiers": []any{email}}), OutcomeRefused},
-		"another parameter":               {answer(422, "form_param_value_invalid", map[string]any{"param_name": "redirect_url"}), OutcomeFault},
-		"duplicate is no refusal":         {answer(400, "duplicate_record", map[string]any{"email_addresses": []any{email}}), OutcomeFault},
-		"held is no refusal":              {answer(422, "form_identifier_exists", map[string]any{"param_name": "email_address"}), OutcomeFault},
-		"wrong key":                       {answer(401, "clerk_key_invalid", nil), OutcomeFault},
-		"payment":                         {answer(402, "", nil), OutcomeFault},
-		"quota":                           {answer(403, "user_quota_exceeded", nil), OutcomeFault},
-		"a page of Cloudflare's":          {&APIError{StatusCode: 403, Err: errors.New("no JSON")}, OutcomeFault},
-		"development emails":              {answer(400, "dev_monthly_email_limit_exceeded", nil), OutcomeFault},
-		"rate limit":                      {answer(429, "too_many_requests", nil), OutcomeFault},
-		"conflict":                        {answer(409, "resource_locked", nil), OutcomeFault},
-		"not sent":                        {&APIError{NotSent: true, Err: io.EOF}, OutcomeFault},
-		"refused by the adapter":          {&InvalidParamsError{"Email", "x"}, OutcomeFault},
-		"time-out":                        {&APIError{Err: context.DeadlineExceeded}, OutcomeUncertain},
-		"cut":                             {&APIError{Err: io.ErrUnexpectedEOF}, OutcomeUncertain},
-		"redirect":                        {answer(307, "", nil), OutcomeUncertain},
-		"unreadable success":              {&APIError{StatusCode: 200, Err: errors.New("no JSON")}, OutcomeUncertain},
-		"server error, even if it names":  {answer(500, "internal_clerk_error", map[string]any{"param_name": "email_address"}), OutcomeUncertain},
-		"unavailable":                     {answer(503, "", nil), OutcomeUncertain},
-		"a proxy's time-out":              {answer(408, "", nil), OutcomeUncertain},
-		"an unknown error":                {errors.New("boom"), OutcomeUncertain},
+		"bad format, names the parameter":  {answer(422, "form_param_format_invalid", map[string]any{"param_name": "email_address"}), OutcomeRefused},
+		"names the address":                {answer(400, "x", map[string]any{"email_addresses": []any{"ADA@example.com"}}), OutcomeRefused},
+		"names the address, alone":         {answer(400, "x", map[string]any{"email_addresses": email}), OutcomeRefused},
+		"names another address":            {answer(400, "x", map[string]any{"email_addresses": []any{"bob@example.com"}}), OutcomeFault},
+		"block list":                       {answer(403, "not_allowed_access", nil), OutcomeRefused},
+		"block list, names":                {answer(403, "not_allowed_access", map[string]any{"identifiers": []any{email}}), OutcomeRefused},
+		"another parameter":                {answer(422, "form_param_value_invalid", map[string]any{"param_name": "redirect_url"}), OutcomeFault},
+		"a duplicate is not a refusal":     {answer(400, "duplicate_record", map[string]any{"email_addresses": []any{email}}), OutcomeFault},
+		"a taken address is not a refusal": {answer(422, "form_identifier_exists", map[string]any{"param_name": "email_address"}), OutcomeFault},
+		"wrong key":                        {answer(401, "clerk_key_invalid", nil), OutcomeFault},
+		"payment":                          {answer(402, "", nil), OutcomeFault},
+		"quota":                            {answer(403, "user_quota_exceeded", nil), OutcomeFault},
+		"a page of Cloudflare's":           {&APIError{StatusCode: 403, Err: errors.New("no JSON")}, OutcomeFault},
+		"development emails":               {answer(400, "dev_monthly_email_limit_exceeded", nil), OutcomeFault},
+		"rate limit":                       {answer(429, "too_many_requests", nil), OutcomeFault},
+		"conflict":                         {answer(409, "resource_locked", nil), OutcomeFault},
+		"not sent":                         {&APIError{NotSent: true, Err: io.EOF}, OutcomeFault},
+		"refused by the adapter":           {&InvalidParamsError{"Email", "x"}, OutcomeFault},
+		"time-out":                         {&APIError{Err: context.DeadlineExceeded}, OutcomeUncertain},
+		"cut":                              {&APIError{Err: io.ErrUnexpectedEOF}, OutcomeUncertain},
+		"redirect":                         {answer(307, "", nil), OutcomeUncertain},
+		"unreadable success":               {&APIError{StatusCode: 200, Err: errors.New("no JSON")}, OutcomeUncertain},
+		"server error, even if it names":   {answer(500, "internal_clerk_error", map[string]any{"param_name": "email_address"}), OutcomeUncertain},
+		"unavailable":                      {answer(503, "", nil), OutcomeUncertain},
+		"a proxy's time-out":               {answer(408, "", nil), OutcomeUncertain},
+		"an unknown error":                 {errors.New("boom"), OutcomeUncertain},
 	} {
 		require.Equal(t, c.want, classify(&Member{Email: email}, call{sends: true}, fmt.Errorf("x: %w", c.err)), name)
 	}
@@ -898,7 +898,7 @@ func TestSpend(t *testing.T) {
 	})
 }
 
-// At most 75 requests in any ten seconds, a quarter of a development instance's limit less than it allows.
+// Any ten seconds have at most 75 requests, three quarters of a development instance's limit.
 func TestPace(t *testing.T) {
 	t.Parallel()
 	p := &pace{}

@@ -64,7 +64,7 @@ type ReconcileReport struct {
 //
 // It makes about one request per 100 pending or active members, one per 100 members of an organization, one
 // per 500 invitations, and one per deleted user. After the first 25 requests it makes at most five per
-// second, so that other callers keep at least a quarter of Clerk's limit.
+// second, which leaves at least a quarter of Clerk's limit to other callers.
 //
 // It stops early when its Limit is reached, its context ends, or the store or Clerk fails. The report then
 // covers the completed part, and Cursor says where to continue. If it cannot change a member or an

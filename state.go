@@ -34,7 +34,7 @@ const (
 	ReasonWithdrawn         = "withdrawn"          // failed, or still pending after a resend: not sent, because Config.WithdrawOnFailure is set
 	ReasonBulkRejected      = "bulk_rejected"      // reserved, pending: still due, after Clerk rejected a bulk request because of another member
 	ReasonAdopted           = "adopted"            // pending, active: unchanged since Adopt
-	ReasonLeftOrganization  = "left_organization"  // removed: the user is no longer a member of the organization
+	ReasonLeftOrganization  = "left_organization"  // removed: the user has left the organization, or was removed from it
 	ReasonOrganizationFull  = "organization_full"  // failed, or revoked after a resend: the organization has no free seat
 	ReasonUnavailable       = "unavailable"        // reserved, pending: still due, after a request to Clerk failed without a code
 	ReasonRejected          = "rejected"           // failed: Clerk, or a firewall in front of it, repeatedly rejected only this address, without a code
