@@ -32,6 +32,7 @@ type AdoptParams struct {
 //
 // Adopt trusts its input: it calls neither Clerk nor Config.Authorize. Call Reconcile afterwards, which
 // reads the invitations' times from Clerk, and corrects members who have joined, left or never accepted.
+// If a Resend in another tenant revokes the same invitation at the same time, Reconcile makes the member revoked.
 //
 // It always returns one Result per person, in the order of people. Member is the new or existing row, or
 // nil. Err is
