@@ -241,7 +241,7 @@ func (s *Service) confirmsLeft(ctx context.Context, e *Event, rows []*Member) (b
 	}
 	members, err := s.findMembers(ctx, e.OrganizationID, []string{e.UserID})
 	switch {
-	case saysNotFound(err): // the organization was deleted, or the key is another instance's, which does not know the user
+	case saysNotFound(err), codeOf(err) == codeUnknownOrganization: // the organization was deleted, or the key is another instance's, which does not know the user
 		gone, err := s.userGone(ctx, e.UserID)
 		return err == nil && !gone, err
 	case err != nil:

@@ -541,7 +541,7 @@ func saysNoOrganization(err error) bool {
 	if !errors.As(err, &api) {
 		return false
 	}
-	return api.Code == "organization_not_found_or_unauthorized" || api.Code == codeNoOrganizations ||
+	return api.Code == codeUnknownOrganization || api.Code == codeNoOrganizations ||
 		saysNotFound(err) && api.Meta[metaParamName] == nil
 }
 

@@ -1362,6 +1362,27 @@ func TestOrganization_LeftWithAnotherInstancesKey(t *testing.T) {
 	})
 }
 
+// Whichever code Clerk uses for a deleted organization, the event that a member has left it removes the member.
+func TestOrganization_LeftADeletedOrganization(t *testing.T) {
+	t.Parallel()
+	b := testkit.NewMemory(t, testkit.Options{Organization: org})
+	b.Clerk.SetBehavior(clerkinvitetest.Behavior{OrganizationUnauthorized: true})
+	u := b.Clerk.AddVerifiedUser("ada@example.com")
+	b.Clerk.JoinOrganization(org, u.ID, "org:member")
+	b.MustInvite(t, "ada@example.com")
+	b.Clock.Advance(time.Hour)
+	b.Clerk.LeaveOrganization(org, u.ID)
+	b.Clerk.DeleteOrganization(org)
+	events := b.Clerk.OrganizationEvents()
+	for _, event := range events {
+		left, err := clerkinvite.ParseEvent(event.Payload)
+		require.NoError(t, err)
+		_, err = b.HandleEvent(t.Context(), left)
+		require.NoError(t, err)
+	}
+	require.Equal(t, clerkinvite.ReasonLeftOrganization, b.Member(t, "ada@example.com").Reason)
+}
+
 // Another instance's key does not show the membership, the user, or anybody else. A removal that only looks done would
 // leave the person in the organization.
 func TestOrganization_RemoveWithAnotherInstancesKey(t *testing.T) {
