@@ -41,8 +41,8 @@ func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
 // revokes it.
 //
 // In an organization, Remove also ends the membership of an active member's user. In any other state, it ends
-// the membership of the user who has verified the address, but first resolves the user's other members of the
-// organization. It keeps a membership by which only another member is active.
+// the membership of the user who has verified the address, but keeps one by which only another member is active.
+// It first resolves the user's other members of the organization.
 //
 // Errors: the same as Revoke. Unlike Revoke, Remove also removes a member who has accepted. Remove is safe for
 // concurrent use and safe to retry.
@@ -73,7 +73,7 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 			return nil, nil // read the member again
 		}
 		if err == nil && endsMembership {
-			err = s.endMembership(ctx, row, to)
+			err = s.endMembership(ctx, row, to, accepted)
 		}
 		if err != nil && !s.deletedOrganization(ctx, row, err) {
 			return nil, err
@@ -197,16 +197,16 @@ func (s *Service) revokeEarlier(ctx context.Context, row *Member) error {
 	return nil
 }
 
-// belongsTo reports whether an invitation was created for the row, or has no marker and was adopted by it.
+// belongsTo reports whether an invitation was created for the row, or was adopted by it.
 func (inv *Invitation) belongsTo(row *Member) bool {
-	m, marked := inv.mark()
-	return m.ID == row.ID || !marked && inv.ID == row.InvitationID
+	m, _ := inv.mark()
+	return m.ID == row.ID || inv.ID == row.InvitationID
 }
 
 // isShared reports whether another tenant's member waits for an open invitation that belongs to row. Only an
 // adopted invitation can have several members, and those of an organization are adopted with any marker.
 func (s *Service) isShared(ctx context.Context, row *Member, inv *Invitation) (bool, error) {
-	if _, marked := inv.mark(); isFinal(inv.Status) || marked && row.organization() == "" {
+	if m, _ := inv.mark(); isFinal(inv.Status) || m.ID == row.ID && row.organization() == "" {
 		return false, nil
 	}
 	rows, err := s.store.Find(ctx, Query{Emails: []string{row.Email}})
