@@ -32,6 +32,7 @@ type AdoptParams struct {
 //
 // Adopt trusts its input: it calls neither Clerk nor Config.Authorize. Call Reconcile afterwards, which
 // reads the invitations' times from Clerk, and corrects members who have joined, left or never accepted.
+// If a Resend in another tenant revokes the same invitation at the same time, Reconcile makes the member revoked.
 //
 // It always returns one Result per person, in the order of people. Member is the new or existing row, or
 // nil. Err is
@@ -164,7 +165,7 @@ func (s *Service) adopt(ctx context.Context, st TxStore, rows []*Member, chunk [
 		switch {
 		case inserted[k].Err == nil:
 			s.memberAdded(ctx, inserted[k].Member)
-		case errors.As(inserted[k].Err, &dup) && dup.Member.goesBy(rows[i].ClerkUserID) && !taken[dup.Member.ID]:
+		case errors.As(inserted[k].Err, &dup) && dup.Member.hasOrHad(rows[i].ClerkUserID) && !taken[dup.Member.ID]:
 			results[i].Err = nil
 		}
 		if results[i].Err == nil {
@@ -174,8 +175,8 @@ func (s *Service) adopt(ctx context.Context, st TxStore, rows []*Member, chunk [
 	return nil
 }
 
-// goesBy reports whether m has the Clerk user ID, or had it while it was pending on its last invitation.
-func (m Member) goesBy(clerkUserID string) bool {
+// hasOrHad reports whether m has the Clerk user ID, or had it while it was pending on its last invitation.
+func (m Member) hasOrHad(clerkUserID string) bool {
 	invitation, pending := InvitationID(clerkUserID)
 	return m.ClerkUserID == clerkUserID || pending && m.InvitationID == invitation
 }

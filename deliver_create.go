@@ -97,7 +97,7 @@ func (q *queue) sharesRequests() bool {
 }
 
 // waitsForMore reports whether the next bulk request waits until ten members can share it. Two kinds of attempts do not
-// wait: those of members that come before imports, and those from a rejected bulk request, because its effect is unknown.
+// wait: attempts for members that come before imports, and attempts of a rejected bulk request, because its effect is unknown.
 func (q *queue) waitsForMore() bool {
 	mustNotWait := func(a *attempt) bool { return !a.row.Bulk || a.bulkRejected }
 	return q.more && len(q.batchable) < bulkSize && !slices.ContainsFunc(q.batchable, mustNotWait)
@@ -134,7 +134,7 @@ func take(list *[]*attempt, i, n int) []*attempt {
 	return taken
 }
 
-// separate makes each batchable attempt need a request of its own.
+// separate makes each batchable attempt need its own request.
 func (q *queue) separate() {
 	for _, a := range q.batchable {
 		a.batchable = false

@@ -342,10 +342,10 @@ func openOrUnlisted(list []Invitation, previous string) []Invitation {
 	return list
 }
 
-// isLeftOver reports whether a pending invitation is no longer needed. rows are all members that may refer to it. An
-// invitation that another member has adopted is needed. An invitation with a marker is left over if the marker's member
-// no longer needs it. One without a marker may be another application's, so it is left over only if it is previous, the
-// invitation that the settled row referred to before.
+// isLeftOver reports whether a pending invitation can be revoked because no member needs it. rows are all members
+// that may refer to it. A member needs an invitation with its own marker as long as keeps says so, and any invitation
+// that it has adopted. An invitation without a marker may be another application's. So it is left over only if it is
+// previous, the invitation that the settled row referred to before.
 func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
 	m, marked := inv.mark()
 	isOwner := func(row *Member) bool { return marked && row.ID == m.ID }

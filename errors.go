@@ -205,7 +205,8 @@ func (e *TransitionError) Error() string {
 // HTTPStatus returns 409.
 func (e *TransitionError) HTTPStatus() int { return http.StatusConflict }
 
-// CooldownError is returned by Resend if the last invitation was sent too recently. HTTP 429.
+// CooldownError is returned by Resend if the last invitation was sent too recently, or while another
+// resend of the member is running. HTTP 429.
 type CooldownError struct {
 	Until time.Time
 }
@@ -288,7 +289,7 @@ const (
 // the time. For a rate limit it returns the remaining time, or a minute if Clerk did not
 // say how long the limit lasts.
 //
-// RetryAfter returns at most an hour for a rate limit, and at most five minutes for other
+// RetryAfter returns about an hour at most for a rate limit, and at most five minutes for other
 // failures. [APIError].RetryAfter is the unmodified header, which can be longer if it comes
 // from a proxy or a firewall. A call whose error is [ClerkInvitationError.Queued] does not
 // have to be retried.

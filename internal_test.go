@@ -274,8 +274,8 @@ func TestClassify(t *testing.T) {
 		"block list":                      {answer(403, "not_allowed_access", nil), OutcomeRefused},
 		"block list, names":               {answer(403, "not_allowed_access", map[string]any{"identifiers": []any{email}}), OutcomeRefused},
 		"another parameter":               {answer(422, "form_param_value_invalid", map[string]any{"param_name": "redirect_url"}), OutcomeFault},
-		"duplicate is no refusal":         {answer(400, "duplicate_record", map[string]any{"email_addresses": []any{email}}), OutcomeFault},
-		"held is no refusal":              {answer(422, "form_identifier_exists", map[string]any{"param_name": "email_address"}), OutcomeFault},
+		"a duplicate is not a refusal":    {answer(400, "duplicate_record", map[string]any{"email_addresses": []any{email}}), OutcomeFault},
+		"taken address is not a refusal":  {answer(422, "form_identifier_exists", map[string]any{"param_name": "email_address"}), OutcomeFault},
 		"wrong key":                       {answer(401, "clerk_key_invalid", nil), OutcomeFault},
 		"payment":                         {answer(402, "", nil), OutcomeFault},
 		"quota":                           {answer(403, "user_quota_exceeded", nil), OutcomeFault},
@@ -898,7 +898,7 @@ func TestSpend(t *testing.T) {
 	})
 }
 
-// At most 75 requests in any ten seconds, a quarter of a development instance's limit less than it allows.
+// Any ten seconds have at most 75 requests, three quarters of a development instance's limit.
 func TestPace(t *testing.T) {
 	t.Parallel()
 	p := &pace{}

@@ -58,7 +58,7 @@ type Config struct {
 	// option.
 	//
 	// The member of a withdrawn invitation becomes failed, with [ReasonWithdrawn]. After a Resend, it
-	// stays pending with the older invitation.
+	// stays pending with the older invitation or, in an organization, becomes revoked.
 	//
 	// If Clerk may have created the invitation, it is revoked, immediately or by the next
 	// Reconcile. If the process dies, the person can accept the invitation until the next Deliver,

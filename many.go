@@ -30,7 +30,7 @@ type InviteManyProgress struct {
 	Invited  int // now pending
 	Linked   int // now active: Clerk has a user with the address
 	Failed   int // with an error, such as invalid input, a duplicate, a refusal or a lost response
-	Refused  int // those of Failed whom Clerk refused
+	Refused  int // people in Failed whom Clerk refused
 
 	WaitUntil time.Time // if not zero, InviteMany now waits for a rate limit until then
 }

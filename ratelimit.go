@@ -29,7 +29,7 @@ const (
 	endpointRemoveMember = "DELETE /organizations/memberships"
 )
 
-// endpoints are those for invitations into the application or into organizations. Clerk limits the two
+// endpoints are Clerk's endpoints for invitations, into the application or into organizations. Clerk limits the two
 // separately, all organizations together.
 type endpoints struct {
 	create, createBulk, list, revoke string

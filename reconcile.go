@@ -58,13 +58,14 @@ type ReconcileReport struct {
 // With the secret key of another Clerk instance, all users would seem deleted. So Reconcile needs proof of the
 // key before it removes a member whose user was deleted: Clerk must show the user or the invitation of another
 // member. That member's [Member].SettledAt must be the same or earlier, because newer members may have joined with
-// a wrong key. Without proof, the member stays, and the report counts it as Missing. If there are active members, but Clerk shows neither a user nor an invitation of any
-// member, Reconcile changes nothing and returns a *[ClerkInvitationError]. If the users were really deleted, use
-// Remove. Members that became active in the last five minutes stay, because Clerk may not show their users yet.
+// a wrong key. Without proof, the member stays, and the report counts it as Missing. If there are active members,
+// but Clerk shows neither a user nor an invitation of any member, Reconcile changes nothing and returns a
+// *[ClerkInvitationError]. If the users were really deleted, use Remove. Members that became active in the last five
+// minutes stay, because Clerk may not show their users yet.
 //
 // It makes about one request per 100 pending or active members, one per 100 members of an organization, one
 // per 500 invitations, and one per deleted user. After the first 25 requests it makes at most five per
-// second, so that other callers keep at least a quarter of Clerk's limit.
+// second, which leaves at least a quarter of Clerk's limit to other callers.
 //
 // It stops early when its Limit is reached, its context ends, or the store or Clerk fails. The report then
 // covers the completed part, and Cursor says where to continue. If it cannot change a member or an
@@ -143,7 +144,7 @@ type reconciliation struct {
 	organizations   bool      // the invitations into organizations are being checked
 	firstError      error     // about a member or an invitation that could not be changed
 
-	users              map[string]*User   // by ID, those that were looked up; nil if Clerk's list leaves one out
+	users              map[string]*User   // the users that were looked up, by ID; nil if Clerk's list leaves one out
 	unreadable         map[string]bool    // addresses and user IDs that Clerk fails to look up
 	corrected          map[string]*Member // members with Clerk's times, which a dry run does not write
 	changed            map[string]bool    // members that were changed, or would be without DryRun

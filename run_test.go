@@ -613,7 +613,7 @@ func (c *timedCalls) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]
 	return c.ClerkAPI.FindUsers(ctx, q)
 }
 
-// Reconcile leaves a quarter of what Clerk allows a development instance to other callers, and a canceled one stops.
+// Reconcile leaves a quarter of a development instance's limit to other callers, and stops when its context is canceled.
 func TestReconcile_KeepsAPace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

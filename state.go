@@ -23,7 +23,9 @@ var transitions = map[Status][]Status{
 	StatusRemoved:  {StatusReserved},
 }
 
-// Reasons that this library sets. Other values of Member.Reason are Clerk's error codes.
+// Reasons that this library sets. Other values of Member.Reason are Clerk's error codes. If the new invitation of a Resend
+// is refused or withdrawn, the member has the same reason but is not failed: it stays pending with the older invitation or,
+// in an organization, becomes revoked.
 const (
 	ReasonUserBanned        = "user_banned"        // failed: the Clerk user with this address is banned
 	ReasonUserDeprovisioned = "user_deprovisioned" // failed: the Clerk user with this address is deprovisioned
@@ -31,11 +33,11 @@ const (
 	ReasonUserDeleted       = "user_deleted"       // removed: the Clerk user was deleted
 	ReasonSecondAddress     = "second_address"     // removed: the same user is in the tenant under another address
 	ReasonRevokedAtClerk    = "revoked_at_clerk"   // revoked: the invitation was revoked at Clerk
-	ReasonWithdrawn         = "withdrawn"          // failed, or still pending after a resend: not sent, because Config.WithdrawOnFailure is set
+	ReasonWithdrawn         = "withdrawn"          // failed: not sent, because Config.WithdrawOnFailure is set
 	ReasonBulkRejected      = "bulk_rejected"      // reserved, pending: still due, after Clerk rejected a bulk request because of another member
 	ReasonAdopted           = "adopted"            // pending, active: unchanged since Adopt
-	ReasonLeftOrganization  = "left_organization"  // removed: the user is no longer a member of the organization
-	ReasonOrganizationFull  = "organization_full"  // failed, or revoked after a resend: the organization has no free seat
+	ReasonLeftOrganization  = "left_organization"  // removed: the user has left the organization, or was removed from it
+	ReasonOrganizationFull  = "organization_full"  // failed: the organization has no free seat
 	ReasonUnavailable       = "unavailable"        // reserved, pending: still due, after a request to Clerk failed without a code
 	ReasonRejected          = "rejected"           // failed: Clerk, or a firewall in front of it, repeatedly rejected only this address, without a code
 )

@@ -31,8 +31,8 @@ func Statuses() []Status {
 	return []Status{StatusReserved, StatusPending, StatusActive, StatusFailed, StatusRevoked, StatusExpired, StatusRemoved}
 }
 
-// Waits reports whether a member in this state (reserved, pending or expired) becomes active
-// when the person signs up with the member's address.
+// Waits reports whether a member in this state (reserved, pending or expired) can become active
+// when a user verifies the member's address.
 func (s Status) Waits() bool {
 	return s == StatusReserved || s == StatusPending || s == StatusExpired
 }

@@ -485,8 +485,8 @@ func checkTemplate(s string) string {
 
 // unstableDomain contains the code points that Go toolchains treat differently in a domain, because
 // x/net/idna uses a different Unicode version for each. One toolchain accepts such a code point; another
-// one rejects it, or maps it to a different domain. The two domains can have different owners, as for U+1E9E, the capital of a letter that
-// domains distinguish from "ss". A test compares all mappings with pinned values, and fails on a
+// one rejects it, or maps it to a different domain. The two domains can have different owners, as for
+// U+1E9E, the capital of a letter that domains distinguish from "ss". A test compares all mappings with pinned values, and fails on a
 // toolchain with a new Unicode version.
 var unstableDomain = &unicode.RangeTable{
 	R16: []unicode.Range16{

@@ -17,8 +17,8 @@
 //   - A response is a success only if it is a complete 2xx with the expected content. An
 //     empty response, null, a redirect or a proxy's page never means "no such user".
 //   - Look-ups are retried at most twice after a temporary failure. Creates, revokes and
-//     changes of memberships are sent once. APIError.NotSent distinguishes a request that was never sent from a
-//     lost response.
+//     changes of memberships are sent once. APIError.NotSent distinguishes a request that
+//     was never sent from a lost response.
 //   - context.Canceled and context.DeadlineExceeded mean that the caller's context
 //     ended. After a time limit of the client, the error has a method Timeout() bool instead.
 //   - No error text contains the key, a URL or an address, and a [Client] never prints the key.

@@ -8,7 +8,8 @@ import (
 )
 
 // ClerkFuncs is a [clerkinvite.ClerkAPI] and [clerkinvite.OrganizationAPI] made of functions, for
-// tests that need a few fixed responses. A method whose function is nil returns an error that names the missing field.
+// tests that need a few fixed responses. A method whose function is nil returns an error that names
+// the missing field.
 // ClerkFuncs is safe for concurrent use if its functions are.
 type ClerkFuncs struct {
 	FindUsersFunc         func(ctx context.Context, q clerkinvite.UserQuery) ([]clerkinvite.User, error)

@@ -119,7 +119,7 @@ func (c *Clerk) getInvitations(w http.ResponseWriter, r *http.Request) {
 	}))
 }
 
-// getOrganizationInvitations serves the list of one organization and that of all.
+// getOrganizationInvitations serves the lists of invitations into one organization and into all.
 func (c *Clerk) getOrganizationInvitations(w http.ResponseWriter, r *http.Request) {
 	p := listParams{organization: r.PathValue("organization")}
 	call, filter := CallOrganizationList, "email_address"

@@ -340,8 +340,7 @@ func (s *MemoryStore) Backlog(ctx context.Context, now time.Time) (clerkinvite.B
 	return b, nil
 }
 
-// Clock implements [clerkinvite.Store]. A store in memory has no clock of its own, so it returns
-// the zero time.
+// Clock implements [clerkinvite.Store]. A store in memory has no clock, so it returns the zero time.
 func (s *MemoryStore) Clock(ctx context.Context) (time.Time, error) { return time.Time{}, ctx.Err() }
 
 // SwapTime implements [clerkinvite.Store].

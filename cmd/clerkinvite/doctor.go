@@ -555,7 +555,7 @@ func (d *diagnosis) agreement(ctx context.Context) check {
 		n    int
 		what string
 	}{
-		{r.Activated, "have joined"}, {r.Removed, "no longer have a user"}, {r.Expired, "expired"}, {r.Revoked, "were revoked at Clerk"}, {r.Moved, "have another address"},
+		{r.Activated, "have joined"}, {r.Removed, "no longer have a user or membership, or have another row"}, {r.Expired, "expired"}, {r.Revoked, "were revoked at Clerk"}, {r.Moved, "have another address"},
 		{r.LeftOver, "open invitations without a member"}, {r.Newer, "invitations newer than their member's row"}, {len(r.AcceptedElsewhere), "joined under another address"},
 		{len(r.OutOfDate), "are active under an address that their user no longer has"},
 		{r.Missing, "have no user at Clerk, or the key is another instance's"},
@@ -569,7 +569,7 @@ func (d *diagnosis) agreement(ctx context.Context) check {
 		switch {
 		case r.Newer > 0:
 			remedy = "if a backup was restored, stop the application and follow \"A restored backup\" in the library's docs/runbook.md. Otherwise " + remedy
-		case r.Removed+r.Missing > 0:
+		case r.Missing > 0:
 			remedy = "if the dashboard still shows their users, CLERK_SECRET_KEY belongs to another instance: fix that first. Otherwise " + remedy
 		}
 		return check{"", checkWarn, scope + ": " + strings.Join(differences, ", "), remedy}

@@ -29,7 +29,8 @@ member was invited into the application.`,
 		},
 		{
 			name: "resend", args: "TENANT EMAIL", min: 2, max: 2, summary: "send a pending member a new invitation",
-			details: `Revokes the older invitation once the new one exists, or before it for an organization, where Clerk allows only one. Fails if the last email was sent less than a minute ago.
+			details: `Revokes the older invitation after the new one is sent. In an organization, it revokes the older one first, because Clerk allows only
+one. Fails if the last email was sent less than a minute ago.
 
   clerkinvite resend acme ada@example.com
 
@@ -132,7 +133,7 @@ As JSON: {"member": {…}}`,
 			var role, url string
 			var org clerkinvite.Organization
 			flags.StringVar(&role, "role", "", "the member's `role` in the application")
-			flags.StringVar(&url, "redirect-url", "", "the `URL` that opens when the person accepts; by default that of the last invitation, or Clerk's own page")
+			flags.StringVar(&url, "redirect-url", "", "the `URL` that opens when the person accepts; by default, as in the last invitation, or Clerk's own page")
 			flags.StringVar(&org.ID, "organization", "", "the Clerk `organization` (org_…) to invite into")
 			flags.StringVar(&org.Role, "organization-role", "", "the `role` in the organization; org:member if it is not set")
 			t.changesMembers(flags)

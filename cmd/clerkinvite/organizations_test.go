@@ -202,6 +202,24 @@ func TestDoctorFindsInvitationsIntoOrganizations(t *testing.T) {
 	require.Contains(t, w.run("doctor").stdout, "CLERK_SECRET_KEY probably belongs to another instance: Clerk knows none of the members' invitations")
 }
 
+// A user who has left an organization still exists, so doctor does not blame the key.
+func TestDoctorFindsLeavers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.clerk.AddOrganization("org_acme", clerkinvitetest.OrganizationSpec{})
+	w.join("org_acme", "org:member")
+	grace := w.clerk.AddVerifiedUser("grace@example.com")
+	w.clerk.JoinOrganization("org_acme", grace.ID, "org:member")
+	_, err := w.service().Invite(t.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: "grace@example.com", Organization: &clerkinvite.Organization{ID: "org_acme"}})
+	require.NoError(t, err)
+	w.exec("UPDATE clerkinvite_member SET settled_at = settled_at - interval '1 hour'")
+	w.clerk.LeaveOrganization("org_acme", grace.ID)
+	c := w.doctorCheck("agreement")
+	require.Equal(t, checkWarn, c.Status)
+	require.Contains(t, c.Message, "1 no longer have a user or membership, or have another row")
+	require.NotContains(t, c.Remedy, "CLERK_SECRET_KEY")
+}
+
 // inviteInto invites a person into an organization.
 func (w *world) inviteInto(organization, role string) {
 	_, err := w.service().Invite(w.t.Context(), clerkinvite.InviteParams{

@@ -152,7 +152,7 @@ func TestReadmeExample(t *testing.T) {
 func TestReadmeManyMembers(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("jq"); err != nil {
-		t.Skip("install jq")
+		pgtest.Missing(t, "session", "install jq")
 	}
 	blocks := readmeBlocks(t, "Many members")
 	require.Len(t, blocks, 2)

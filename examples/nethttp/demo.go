@@ -75,8 +75,8 @@ func (p *program) openDemo(ctx context.Context, cfg *config, options *clerkapi.O
 	return nil
 }
 
-// lock refuses a directory that another process uses: each would have its own users at the fake Clerk. The lock is that of an empty
-// SQLite file, which every operating system has, and which ends with the process.
+// lock refuses a directory that another process uses: each would have its own users at the fake Clerk. It locks an empty SQLite file,
+// because that works on every operating system, and the lock ends with the process.
 func (p *program) lock(ctx context.Context, dir string) error {
 	db, err := sql.Open("sqlite", filepath.Join(dir, "lock"))
 	if err != nil {

@@ -4,7 +4,7 @@
 //	DATABASE_URL=postgres://… CLERK_SECRET_KEY=sk_test_… CLERK_WEBHOOK_SIGNING_SECRET=whsec_… APP_ORIGIN=http://localhost:3000 go run ./examples/signin
 //
 // A tenant's first admin comes from the code that creates the tenant, or from the command "clerkinvite
-// import". CLERK_API_URL replaces Clerk's URL, for example by that of "clerkinvite fake".
+// import". CLERK_API_URL replaces Clerk's URL, for example with the URL of "clerkinvite fake".
 package main
 
 import (

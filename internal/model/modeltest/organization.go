@@ -47,7 +47,7 @@ func (s *sequence) makeOrganization() {
 	}
 }
 
-// authorize invites everybody of the organization's tenant into the organization.
+// authorize invites everyone in the organization's tenant into the organization.
 func authorize(_ context.Context, p *clerkinvite.InviteParams) error {
 	if isOrganization(p.TenantID) && p.Organization == nil {
 		p.Organization = &clerkinvite.Organization{ID: organizationID}

@@ -63,6 +63,7 @@ type task struct {
 	shown   int             // the step whose state Clerk's lists showed when it began
 	beganAt time.Time
 	before  []*clerkinvite.Member
+	seen    []*clerkinvite.Member // the rows when it last read the store
 	run     *coroutine
 	cancel  context.CancelFunc
 	fate    fate
@@ -260,7 +261,7 @@ func (s *sequence) begin(p *process) {
 // start starts the verb in the process and runs it up to its first call.
 func (s *sequence) start(p *process, v verb, run func(t *task, ctx context.Context)) *task {
 	t := &task{
-		sequence: s, process: p, verb: v, began: s.step, shown: s.step, beganAt: s.now(), before: s.rows,
+		sequence: s, process: p, verb: v, began: s.step, shown: s.step, beganAt: s.now(), before: s.rows, seen: s.rows,
 		claims: map[mark]time.Time{}, looked: map[string]string{}, members: map[string]bool{}, made: map[string]bool{}, refused: map[string]bool{}, limited: map[string]time.Time{},
 	}
 	if s.behavior.Behavior.Lag {

@@ -328,7 +328,11 @@ func (w wiredStore) Update(ctx context.Context, changes []clerkinvite.Change) ([
 }
 
 func (w wiredStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
-	return statement(ctx, "find", func() ([]*clerkinvite.Member, error) { return w.store.find(q) })
+	t := taskOf(ctx)
+	return statement(ctx, "find", func() ([]*clerkinvite.Member, error) {
+		t.seen = w.rows
+		return w.store.find(q)
+	})
 }
 
 func (w wiredStore) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
