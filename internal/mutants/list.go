@@ -307,7 +307,7 @@ var mutants = []mutant{
 		{"organization.go", "if err := s.resolveOthers(ctx, u, row); err != nil {", "if err := ctx.Err(); err != nil {"},
 	}},
 	{name: "Remove leaves another tenant's member waiting for an accepted invitation", test: "TestOrganization_SharedInvitationAccepted", edits: []edit{
-		{"organization.go", "			err = s.resolveOthers(ctx, u, row)\n", "			err = ctx.Err()\n"},
+		{"organization.go", "			err = s.resolveOthers(ctx, u, row)\n", "			_, err = u, ctx.Err()\n"},
 	}},
 	{name: "Remove believes a list of memberships that lags", test: "TestOrganization_WithdrawWhileMembershipsLag", edits: []edit{
 		{"organization.go", "m != nil || row.Status.Waits() && accepted != notAccepted || row.mayHaveAdded()", "m != nil"},
