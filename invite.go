@@ -21,8 +21,8 @@ type Config struct {
 	Store Store    // required: NewPgxStore, or another store that passes storetest
 
 	// Organizations is required for InviteParams.Organization: clerkapi.New, or a fake. Keep it set
-	// while members exist that were invited into an organization. If it is missing, calls for an
-	// organization return an error that says so. HTTPError returns 500 for that error.
+	// while members exist that were invited into an organization. If it is missing, calls that need it
+	// return an error that says so, for which HTTPError returns 500, and deliveries to existing users wait.
 	Organizations OrganizationAPI
 
 	// Logger gets state changes (Info) and failures (Warn, Error), without addresses, links or
@@ -146,9 +146,9 @@ type InviteParams struct {
 	ExpiresInDays  int            // 1 to 365; 0 means Config.ExpiresInDays
 	Template       string         // Clerk's template_slug; "" means Clerk's "invitation"
 	SkipEmail      bool           // Clerk sends no email; the host sends Member.URL itself
-	PublicMetadata map[string]any // sent to Clerk, which copies it to the user; with the library's key "clerkinvite" at most 8 KiB as JSON
+	PublicMetadata map[string]any // sent to Clerk, which copies it to the user or, in an organization, to the membership; with the library's key "clerkinvite" at most 8 KiB as JSON
 
-	Organization *Organization // nil means that the person is invited into the application
+	Organization *Organization // nil means that the person is invited into the application; otherwise Template must be ""
 
 	Data json.RawMessage // any JSON, at most 64 KiB as stored and 128 levels deep; not sent to Clerk
 }

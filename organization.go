@@ -10,7 +10,8 @@ import (
 )
 
 // Organization is the Clerk organization into which a person is invited. The member becomes active once
-// the person has verified the address and belongs to the organization.
+// the person has verified the address and belongs to the organization. A user who is already a member there,
+// and an invitation that is adopted, keep their role.
 type Organization struct {
 	ID      string `json:"id"`                // org_…
 	Role    string `json:"role,omitempty"`    // a role key such as "org:admin"; "" means "org:member"
@@ -61,7 +62,8 @@ type MembershipQuery struct {
 	UserIDs        []string // 1 to 100
 }
 
-// Organization returns what the member was last invited into, or nil if that was the application.
+// Organization returns the organization that the member was last invited into, or nil if it was invited into the
+// application.
 func (m Member) Organization() *Organization { return m.clerkParams().Organization }
 
 // organization returns the ID of the organization that the member was last invited into, or "".

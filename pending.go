@@ -59,7 +59,7 @@ func (s *Service) Resolve(ctx context.Context, u User) (_ []*Member, err error) 
 
 // ResolveUser reads the user from Clerk and resolves it as Resolve does. Call it at sign-in, so that
 // members become active without waiting for a webhook. It makes one request, one more per address
-// for members whose invitation has expired, and one more per organization that has invited the user.
+// for members whose invitation has expired, and one more per organization that a member of this user waits for.
 //
 // Errors: *[InvalidParamsError]; [ErrNotFound] if Clerk has no such user;
 // *[ClerkInvitationError] if Clerk fails; the context's and the store's error, unchanged.

@@ -62,6 +62,7 @@ type ReconcileReport struct {
 // but Clerk shows neither a user nor an invitation of any member, Reconcile changes nothing and returns a
 // *[ClerkInvitationError]. If the users were really deleted, use Remove. Members that became active in the last five
 // minutes stay, because Clerk may not show their users yet.
+// A member who has left an organization stays until Clerk shows another active member's membership.
 //
 // It makes about one request per 100 pending or active members, one per 100 members of an organization, one
 // per 500 invitations, and one per deleted user. After the first 25 requests it makes at most five per

@@ -13,8 +13,8 @@ import (
 // and Run or Deliver sends the new invitation without a second email.
 //
 // An organization allows one pending invitation per address, so there the older one is revoked first, and so is
-// one of another tenant or of the dashboard. If Clerk refuses the new one, the member becomes revoked, with
-// Clerk's code as Reason. If the older one was accepted, but the person has left the organization or used
+// one of another tenant or of the dashboard. If Clerk refuses the new one, the member becomes revoked, and
+// its Reason says why. If the older one was accepted, but the person has left the organization or used
 // another address, the new one is sent.
 //
 // The member's status says what happened:

@@ -21,8 +21,8 @@ import (
 //   - *[TransitionError] if the member is in another state, or the invitation was accepted. After an
 //     acceptance, the member becomes active if a user has verified the address. Otherwise the person
 //     signed up under another address: use Remove;
-//   - [ErrLastAdmin] if the membership to end is the last admin's; a member that waits becomes active, unless it
-//     expired before the user signed up;
+//   - [ErrLastAdmin] if the membership to end is the last admin's. A member that waited is then resolved as by
+//     ResolveUser, and usually becomes active;
 //   - *[ClerkInvitationError] if Clerk fails (the member is unchanged);
 //   - [ErrConflict] if the member keeps changing;
 //   - the context's and the store's error, unchanged.
@@ -40,9 +40,10 @@ func (s *Service) Revoke(ctx context.Context, ref Ref) (_ *Member, err error) {
 // returns it unchanged. If an active member of the application still has an open invitation, the next Reconcile
 // revokes it.
 //
-// In an organization, Remove also ends the membership of an active member's user. In any other state, it ends
-// the membership of the user who has verified the address, but keeps one by which only another member is active.
-// It first resolves the user's other members of the organization.
+// In an organization, Remove also ends the membership of an active member's user. A member who has accepted becomes
+// active first. For any other member, even an already removed one, Remove ends the membership of the user who has
+// verified the address. It keeps that membership if another member of this user is active in the organization,
+// or waits for it and now becomes active.
 //
 // Errors: the same as Revoke. Unlike Revoke, Remove also removes a member who has accepted. Remove is safe for
 // concurrent use and safe to retry.

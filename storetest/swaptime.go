@@ -78,14 +78,14 @@ func swapTimeRace(s *suite) {
 	var known time.Time
 	for round := range 20 {
 		var winner atomic.Pointer[time.Time]
-		answers := make([]time.Time, 32)
-		together(len(answers), func(i int) {
+		returned := make([]time.Time, 32)
+		together(len(returned), func(i int) {
 			mine := now.Add(time.Duration(round)*time.Hour + time.Duration(i)*time.Microsecond)
 			got, err := s.store.SwapTime(s.Context(), "create", known, mine)
 			if err != nil {
 				s.Errorf("SwapTime: %v", err)
 			}
-			answers[i] = got
+			returned[i] = got
 			if got.Equal(mine) && !winner.CompareAndSwap(nil, &mine) {
 				s.Errorf("two callers swapped the same time")
 			}
@@ -93,7 +93,7 @@ func swapTimeRace(s *suite) {
 		if winner.Load() == nil {
 			s.Fatal("no caller swapped the time")
 		}
-		for _, got := range answers {
+		for _, got := range returned {
 			if !got.Equal(*winner.Load()) {
 				s.Errorf("the time became %v, and another caller got %v", *winner.Load(), got)
 			}

@@ -79,7 +79,7 @@ func (d *diagnosis) organizations(ctx context.Context) check {
 		}
 		_, err = d.api.ListInvitations(ctx, clerkinvite.InvitationQuery{OrganizationID: o.id, Limit: 1})
 		var wrong *clerkinvite.InvalidParamsError
-		if errors.As(err, &wrong) || errors.As(err, &failure) && failure.StatusCode == http.StatusNotFound {
+		if errors.As(err, &wrong) || lacksOrganization(err) {
 			missing, err = append(missing, o.id), nil
 			continue
 		}
