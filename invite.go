@@ -191,7 +191,7 @@ type InviteParams struct {
 //   - the context's and the store's error, unchanged.
 //
 // If the context ends while the invitation is being created, Invite waits up to five more seconds for
-// Clerk's response. If the database or Clerk hangs, Invite can return half of Config.Lease after that.
+// Clerk's response. If the database or Clerk hangs, the call can take another half of Config.Lease.
 //
 // Invite is safe for concurrent use, in several processes too, and safe to retry.
 func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err error) {

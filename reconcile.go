@@ -32,7 +32,7 @@ type ReconcileReport struct {
 	Revoked   int // now revoked: in Clerk's dashboard
 	Moved     int // active members who now have their user's new address
 
-	LeftOver int // open invitations whose metadata names a member that waits for another one, or for none: revoked at Clerk
+	LeftOver int // open invitations that their member no longer waits for: revoked at Clerk
 	Unknown  int // open invitations whose metadata names a member that is not in this database: unchanged
 	Newer    int // open invitations newer than their member's row, as after restoring a backup: unchanged
 	Missing  int // active members whose user Clerk does not know: unchanged, because the key may be another instance's
