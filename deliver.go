@@ -381,8 +381,8 @@ type attempt struct {
 	bulkRejected bool  // its bulk request was rejected because of some of the addresses
 	rejection    error // what Clerk said about this address then
 
-	mayHaveAdded string // the user whom the attempt has added to the organization, or may have without a response
-	olderRevoked bool   // this or an earlier attempt of a resend has revoked the invitation that the row refers to
+	mayHaveAdded *User // the user whom the attempt has added to the organization, or may have without a response
+	olderRevoked bool  // this or an earlier attempt of a resend has revoked the invitation that the row refers to
 }
 
 // isRetry reports whether there was an earlier attempt at the same send.

@@ -118,6 +118,28 @@ func (s *Service) findUsersOf(ctx context.Context, email string) ([]User, error)
 	return l.users, nil
 }
 
+// findJoined is findHolder, but it returns nil for a user who is not a member of the row's organization.
+func (s *Service) findJoined(ctx context.Context, row *Member) (*User, *Membership, error) {
+	u, m, err := s.findHolder(ctx, row)
+	if m == nil && row.organization() != "" {
+		return nil, nil, err
+	}
+	return u, m, err
+}
+
+// findHolder returns the user who has verified the row's address, and the user's membership of the row's organization.
+// It returns nil for what does not exist or, because Clerk's lists may lag, is not shown yet.
+func (s *Service) findHolder(ctx context.Context, row *Member) (*User, *Membership, error) {
+	users, err := s.findUsersOf(ctx, row.Email)
+	u := verifiedBy(users, row.Email)
+	organization := row.organization()
+	if err != nil || u == nil || organization == "" {
+		return u, nil, err
+	}
+	members, err := s.findMembers(ctx, organization, []string{u.ID})
+	return u, members[u.ID], err
+}
+
 // find makes a request about addresses, each in one of its forms, or about IDs, and bisects it if it fails.
 func (l *lookup) find(ctx context.Context, forms []string) {
 	q := UserQuery{Emails: forms}

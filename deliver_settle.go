@@ -80,6 +80,40 @@ func (s *Service) confirm(ctx context.Context, l lease, attempts []*attempt) {
 	}
 }
 
+// mayHaveRevoked reports whether an earlier attempt may have revoked the older invitation of a resend into an
+// organization that ends without a new one.
+func (a *attempt) mayHaveRevoked() bool {
+	keepsOlder := a.row.Status == StatusPending && (a.verdict.withdraw || a.verdict.kind == isRefused || a.verdict.kind == isAbandoned)
+	return a.organization() != "" && keepsOlder && !a.olderRevoked
+}
+
+// checkOlder finds out whether an earlier attempt has revoked the older invitation of a resend into an
+// organization that ends without a new one. If Clerk does not say, the verdict changes: the row keeps waiting.
+func (s *Service) checkOlder(ctx context.Context, a *attempt) {
+	v := &a.verdict
+	if !a.mayHaveRevoked() {
+		return
+	}
+	revoked, err := s.listInvitations(ctx, a.row, InvitationRevoked)
+	switch {
+	case err == nil:
+		a.olderRevoked = slices.ContainsFunc(revoked, func(inv Invitation) bool { return inv.ID == a.row.InvitationID })
+	case codeOf(err) != codeNoOrganizations && s.deletedOrganization(ctx, a.row, err): // and its invitations with it
+		a.olderRevoked = true
+	default:
+		s.log.WarnContext(ctx, "call to Clerk failed", "op", "list invitations", "member", *a.row, "cause", logError(err))
+		kind := isPostponed
+		if v.kind == isUncertain { // the create may still arrive
+			kind = isUncertain
+		}
+		wait, told := RetryAfter(err)
+		if !told {
+			wait = s.backoff(a.row.Attempts)
+		}
+		*v = verdict{kind: kind, op: "list invitations", err: err, reason: reasonOf(err), dueAt: s.now().Add(wait)}
+	}
+}
+
 // maxWrites is how often one verdict is written if other processes keep changing its row.
 const maxWrites = 10
 

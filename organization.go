@@ -149,7 +149,7 @@ func (s *Service) memberVerdict(ctx context.Context, p *pass, a *attempt, u *Use
 		return s.callFailed(ctx, p, a, call{op: "find memberships", organization: true}, err)
 	}
 	if m != nil && a.params.Organization.AddExisting && a.mayHaveInvitation && !m.isOlder(a.row) {
-		a.mayHaveAdded = u.ID // an earlier attempt
+		a.mayHaveAdded = u // by an earlier attempt
 	}
 	v := userVerdict(u, nil, s.now())
 	switch {
@@ -224,7 +224,7 @@ func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) v
 	})
 	switch {
 	case err == nil:
-		a.mayHaveAdded = u.ID
+		a.mayHaveAdded = u
 		return userVerdict(u, nil, s.now())
 	case codeOf(err) == codeAlreadyMember:
 		return userVerdict(u, nil, s.now())
@@ -234,7 +234,7 @@ func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) v
 	}
 	v := s.callFailed(ctx, p, a, call{op: opAddMember, sends: true, organization: true}, err)
 	if v.kind == isUncertain {
-		a.mayHaveAdded = u.ID
+		a.mayHaveAdded = u
 	}
 	return v
 }
@@ -250,14 +250,14 @@ func (p *pass) countAdding(a *attempt) {
 			p.failures++
 		}
 		v.stop = p.failures >= maxFailures
-	case v.op == opAddMember && v.kind == isRefused, v.kind == isLinked && a.mayHaveAdded != "":
+	case v.op == opAddMember && v.kind == isRefused, v.kind == isLinked && a.mayHaveAdded != nil:
 		p.failures = 0
 	}
 }
 
 // mustUndoAdding reports whether the attempt's row is withdrawn or refused, but the user may have been added.
 func (a *attempt) mustUndoAdding() bool {
-	return (a.verdict.withdraw || a.verdict.kind == isRefused) && a.mayHaveAdded != ""
+	return (a.verdict.withdraw || a.verdict.kind == isRefused) && a.mayHaveAdded != nil
 }
 
 // undoAdding ends the membership of such a user. If that fails, the row keeps waiting, so that the next attempt finds
@@ -282,47 +282,13 @@ func (s *Service) undoAdding(ctx context.Context, a *attempt) {
 	}
 }
 
-// mayHaveRevoked reports whether an earlier attempt may have revoked the older invitation of a resend into an
-// organization that ends without a new one.
-func (a *attempt) mayHaveRevoked() bool {
-	keepsOlder := a.row.Status == StatusPending && (a.verdict.withdraw || a.verdict.kind == isRefused || a.verdict.kind == isAbandoned)
-	return a.organization() != "" && keepsOlder && !a.olderRevoked
-}
-
-// checkOlder finds out whether an earlier attempt has revoked the older invitation of a resend into an
-// organization that ends without a new one. If Clerk does not say, the verdict changes: the row keeps waiting.
-func (s *Service) checkOlder(ctx context.Context, a *attempt) {
-	v := &a.verdict
-	if !a.mayHaveRevoked() {
-		return
-	}
-	revoked, err := s.listInvitations(ctx, a.row, InvitationRevoked)
-	switch {
-	case err == nil:
-		a.olderRevoked = slices.ContainsFunc(revoked, func(inv Invitation) bool { return inv.ID == a.row.InvitationID })
-	case saysNoOrganization(err): // it was deleted, and its invitations with it
-		a.olderRevoked = true
-	default:
-		s.log.WarnContext(ctx, "call to Clerk failed", "op", "list invitations", "member", *a.row, "cause", logError(err))
-		kind := isPostponed
-		if v.kind == isUncertain { // the create may still arrive
-			kind = isUncertain
-		}
-		wait, told := RetryAfter(err)
-		if !told {
-			wait = s.backoff(a.row.Attempts)
-		}
-		*v = verdict{kind: kind, op: "list invitations", err: err, reason: reasonOf(err), dueAt: s.now().Add(wait)}
-	}
-}
-
 // removeAdded ends the membership that the attempt may have added, unless a member is active by it. It returns and
 // logs why that failed. It returns nil if the membership is the last admin's, because Clerk never ends it.
 func (s *Service) removeAdded(ctx context.Context, a *attempt) error {
-	if a.mayHaveAdded == "" {
+	if a.mayHaveAdded == nil {
 		return nil
 	}
-	err := s.removeUnneeded(ctx, a.organization(), a.mayHaveAdded)
+	err := s.removeUnneeded(ctx, a.row, a.mayHaveAdded)
 	if err != nil {
 		s.log.WarnContext(ctx, "membership not ended", "member", *a.row, "cause", logError(err))
 	}
@@ -338,16 +304,20 @@ func (m Member) needsMembership(organization string) bool {
 	return o != nil && o.ID == organization && (m.Status == StatusActive || m.Status.Waits() && o.AddExisting)
 }
 
-// removeUnneeded ends a membership, unless a member is active by it.
-func (s *Service) removeUnneeded(ctx context.Context, organization, userID string) error {
-	rows, err := s.store.Find(ctx, Query{UserIDs: []string{userID}})
-	needed := slices.ContainsFunc(rows, func(row *Member) bool {
-		return row.Status == StatusActive && row.organization() == organization
+// removeUnneeded ends u's membership of row's organization, unless another member is active by it, after it has resolved
+// those that wait.
+func (s *Service) removeUnneeded(ctx context.Context, row *Member, u *User) error {
+	if err := s.resolveOthers(ctx, u, row); err != nil {
+		return err
+	}
+	rows, err := s.store.Find(ctx, Query{UserIDs: []string{u.ID}})
+	needed := slices.ContainsFunc(rows, func(other *Member) bool {
+		return other.Status == StatusActive && other.organization() == row.organization()
 	})
 	if err != nil || needed {
 		return err
 	}
-	return s.removeMember(ctx, organization, userID)
+	return s.removeMember(ctx, row.organization(), u.ID)
 }
 
 // decideAbandoned decides for a row whose only attempt has not completed. If that attempt may have added
@@ -363,27 +333,11 @@ func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 			return
 		case u != nil:
 			if v = userVerdict(u, nil, s.now()); v.kind != isLinked && a.mayHaveInvitation && !m.isOlder(a.row) {
-				a.mayHaveAdded = u.ID
+				a.mayHaveAdded = u
 			}
 		}
 	}
 	a.decide(v)
-}
-
-// findJoined returns the user who has verified the row's address and, if the row is for an organization, is
-// a member of it, with the membership. It returns nil if there is none.
-func (s *Service) findJoined(ctx context.Context, row *Member) (*User, *Membership, error) {
-	users, err := s.findUsersOf(ctx, row.Email)
-	u := verifiedBy(users, row.Email)
-	organization := row.organization()
-	if err != nil || u == nil || organization == "" {
-		return u, nil, err
-	}
-	members, err := s.findMembers(ctx, organization, []string{u.ID})
-	if err != nil || members[u.ID] == nil {
-		return nil, nil, err
-	}
-	return u, members[u.ID], nil
 }
 
 // prepareOrganization makes room for the invitation of a row for an organization: it revokes the member's
@@ -440,28 +394,39 @@ func (s *Service) revokeOlder(ctx context.Context, a *attempt, found foundInvita
 
 // mayEndMembership reports whether endMembership can have a membership to end.
 func (m Member) mayEndMembership(to Status) bool {
+	return to == StatusRemoved && m.organization() != "" || m.mayHaveAdded()
+}
+
+// mayHaveAdded reports whether an interrupted attempt may have added the user to the organization.
+func (m Member) mayHaveAdded() bool {
 	o := m.clerkParams().Organization
-	return o != nil && (to == StatusRemoved || m.Due() && m.mayHaveInvitation() && o.AddExisting)
+	return o != nil && o.AddExisting && m.Due() && m.mayHaveInvitation()
 }
 
 // endMembership ends the membership of a member that becomes, or already is, revoked or removed. For removed, this is the
 // membership by which it is active, or that of the user who has verified the address. For revoked, it is only a membership that an
-// interrupted attempt may have added. A membership by which another member is active ends only with an active member.
-func (s *Service) endMembership(ctx context.Context, row *Member, to Status) error {
+// interrupted attempt may have added. A membership by which another member is active ends only with an active member. Clerk's list
+// of memberships may lag, so it does not count after an acceptance or an interrupted attempt to add the user.
+func (s *Service) endMembership(ctx context.Context, row *Member, to Status, accepted acceptance) error {
 	if row.Status == StatusActive {
+		u, err := s.readUser(ctx, row.ClerkUserID)
+		if err == nil { // the others would wait for an invitation that was accepted
+			err = s.resolveOthers(ctx, u, row)
+		}
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
 		return s.removeMember(ctx, row.organization(), row.ClerkUserID)
 	}
-	u, m, err := s.findJoined(ctx, row)
+	u, m, err := s.findHolder(ctx, row)
+	mayBeMember := m != nil || row.Status.Waits() && accepted != notAccepted || row.mayHaveAdded()
 	switch {
 	case err != nil:
 		return s.clerkError(ctx, "find memberships", err)
-	case u == nil, to == StatusRevoked && m.isOlder(row):
+	case u == nil, !mayBeMember, to == StatusRevoked && m != nil && m.isOlder(row):
 		return nil
 	}
-	if err := s.resolveOthers(ctx, u, row); err != nil {
-		return err
-	}
-	err = s.removeUnneeded(ctx, row.organization(), u.ID)
+	err = s.removeUnneeded(ctx, row, u)
 	if errors.Is(err, ErrLastAdmin) { // the user stays, so the member becomes active
 		if _, failure := s.resolveUser(ctx, u, askClerk()); failure != nil {
 			s.log.WarnContext(ctx, "not all members of a user resolved", "member", *row, "cause", logError(failure))
@@ -470,8 +435,8 @@ func (s *Service) endMembership(ctx context.Context, row *Member, to Status) err
 	return err
 }
 
-// resolveOthers resolves the other members that wait for u, a member of row's organization, there. They may have accepted,
-// and the webhook may be late.
+// resolveOthers resolves the other members that wait for u in row's organization. They may have accepted, and the webhook
+// may be late.
 func (s *Service) resolveOthers(ctx context.Context, u *User, row *Member) error {
 	rows, err := s.rowsOf(ctx, u)
 	others := slices.DeleteFunc(rows, func(other *Member) bool {
@@ -480,9 +445,7 @@ func (s *Service) resolveOthers(ctx context.Context, u *User, row *Member) error
 	if err != nil || len(others) == 0 {
 		return err
 	}
-	p := askClerk()
-	p.members[Membership{OrganizationID: row.organization(), UserID: u.ID}] = true
-	_, err = s.resolve(ctx, u, others, p)
+	_, err = s.resolve(ctx, u, others, askClerk())
 	return err
 }
 

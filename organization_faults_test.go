@@ -551,6 +551,31 @@ func TestOrganization_AddedUserOfAWaitingMemberStays(t *testing.T) {
 	})
 }
 
+// While an attempt adds a user, the user accepts another tenant's invitation, and Clerk's response to the attempt is lost. The withdrawn
+// attempt does not end that membership.
+func TestOrganization_WithdrawnAddKeepsAnAcceptedMembership(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
+		u := b.Clerk.AddVerifiedUser("ada@example.com")
+		other, err := b.Invite(t.Context(), testkit.Params("globex", "ada@example.com"))
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusPending, other.Status)
+		b.Clerk.OnCall(func(_ context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+			if call == clerkinvitetest.CallAddMember && when == clerkinvitetest.Before {
+				assert.NoError(t, b.Clerk.AcceptOrganization(other.InvitationID, u.ID))
+			}
+		})
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+		_, err = b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+		require.Error(t, err)
+		require.Equal(t, clerkinvite.ReasonWithdrawn, b.Member(t, "ada@example.com").Reason)
+		b.RequireMembersAtClerk(t, u.ID)
+		now, err := b.Get(t.Context(), other.Ref())
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusActive, now.Status)
+	})
+}
+
 // The database fails before an attempt can write that the user is a member. Revoke ends the membership, because the attempt may have
 // added the user, unless the membership is older than the member.
 func TestOrganization_RevokeKeepsAnOlderMembership(t *testing.T) {

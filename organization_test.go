@@ -354,6 +354,87 @@ func TestOrganization_RemoveRevokesAnUnusedInvitation(t *testing.T) {
 	})
 }
 
+// An active member adopted the invitation of another tenant's member, and joined without accepting it. Once that member no longer waits,
+// Remove revokes it, because its link would still work.
+func TestOrganization_RemoveRevokesAnAdoptedInvitation(t *testing.T) {
+	t.Parallel()
+	for _, waits := range []bool{false, true} {
+		t.Run(fmt.Sprintf("the other member waits %v", waits), func(t *testing.T) {
+			t.Parallel()
+			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+				other, err := b.Invite(t.Context(), testkit.Params("globex", "ada@example.com"))
+				require.NoError(t, err)
+				require.Equal(t, other.InvitationID, b.MustInvite(t, "ada@example.com").InvitationID)
+				if waits {
+					removeAsSecondAddress(t, b, testkit.Ada)
+				} else {
+					removeAsSecondAddress(t, b, other.Ref())
+					b.Clerk.JoinOrganization(org, b.Clerk.AddVerifiedUser("ada@example.com").ID, "org:member")
+					_, err = b.ResolveUser(t.Context(), b.Clerk.Members(org)[0].UserID)
+					require.NoError(t, err)
+					require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+				}
+				_, err = b.Remove(t.Context(), testkit.Ada)
+				require.NoError(t, err)
+				b.RequireMembersAtClerk(t)
+				require.Equal(t, waits, len(b.Clerk.OpenInvitations("ada@example.com")) == 1)
+			})
+		})
+	}
+}
+
+// Clerk's list of memberships does not show yet that the person has accepted, or that a failed attempt has added the user. Remove and
+// Revoke end the membership.
+func TestOrganization_WithdrawWhileMembershipsLag(t *testing.T) {
+	t.Parallel()
+	accept := func(t *testing.T, b *testkit.Rig) {
+		t.Helper()
+		m := b.MustInvite(t, "ada@example.com")
+		b.Clock.Advance(time.Hour)
+		require.NoError(t, b.Clerk.AcceptOrganization(m.InvitationID, b.Clerk.AddVerifiedUser(m.Email).ID))
+	}
+	for name, test := range map[string]struct {
+		before func(t *testing.T, b *testkit.Rig)
+		revoke bool
+	}{
+		"accepted": {before: accept},
+		"accepted and left": {before: func(t *testing.T, b *testkit.Rig) {
+			t.Helper()
+			accept(t, b)
+			b.Clerk.LeaveOrganization(org, b.Clerk.Members(org)[0].UserID)
+		}},
+		"added, removed": {before: addWithoutResponse},
+		"added, revoked": {before: addWithoutResponse, revoke: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			clerk := clerkinvitetest.NewClerk()
+			api := &strangeAPI{Clerk: clerk}
+			b := testkit.New(t, testkit.Options{Organization: org}, clerk, api, clerkinvitetest.NewMemoryStore())
+			test.before(t, b)
+			api.members = func([]clerkinvite.Membership) []clerkinvite.Membership { return nil }
+			verb, want := b.Remove, clerkinvite.StatusRemoved
+			if test.revoke {
+				verb, want = b.Revoke, clerkinvite.StatusRevoked
+			}
+			m, err := verb(t.Context(), testkit.Ada)
+			require.NoError(t, err)
+			require.Equal(t, want, m.Status)
+			b.RequireMembersAtClerk(t)
+		})
+	}
+}
+
+// addWithoutResponse invites a user, whom Clerk adds to the organization. The response is lost.
+func addWithoutResponse(t *testing.T, b *testkit.Rig) {
+	t.Helper()
+	b.Clerk.AddVerifiedUser("ada@example.com")
+	b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+	_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+	require.Error(t, err)
+	require.Len(t, b.Clerk.Members(org), 1)
+}
+
 // The response to the create is lost, and the user joins the organization in another way. The row refers to no invitation, but Remove
 // finds the invitation at Clerk and revokes it.
 func TestOrganization_RemoveRevokesALostInvitation(t *testing.T) {
@@ -433,29 +514,39 @@ func TestOrganization_MovedMember(t *testing.T) {
 	}
 }
 
-// Two tenants wait for one invitation, which was accepted. Removing the member of one tenant ends the membership, so the other tenant's
-// member has left the organization.
+// Two tenants wait for one invitation, which was accepted. Removing the member of one tenant, even if only a resend has found out that
+// the person joined, ends the membership, so the other tenant's member has left the organization.
 func TestOrganization_SharedInvitationAccepted(t *testing.T) {
 	t.Parallel()
-	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
-		b.Clerk.JoinOrganization(org, b.Clerk.AddVerifiedUser("grace@example.com").ID, "org:admin")
-		require.Equal(t, clerkinvite.StatusActive, b.MustInvite(t, "grace@example.com").Status)
-		first := b.MustInvite(t, "ada@example.com")
-		second, err := b.Invite(t.Context(), testkit.Params("globex", "ada@example.com"))
-		require.NoError(t, err)
-		require.Equal(t, first.InvitationID, second.InvitationID)
-		b.Clock.Advance(time.Hour)
-		require.NoError(t, b.Clerk.AcceptOrganization(first.InvitationID, b.Clerk.AddVerifiedUser("ada@example.com").ID))
-		_, err = b.Remove(t.Context(), first.Ref())
-		require.NoError(t, err)
-		require.Len(t, b.Clerk.Members(org), 1)
-		b.Clock.Advance(time.Hour)
-		b.MustReconcile(t)
-		now, err := b.Get(t.Context(), second.Ref())
-		require.NoError(t, err)
-		require.Equal(t, clerkinvite.StatusRemoved, now.Status)
-		require.Equal(t, clerkinvite.ReasonLeftOrganization, now.Reason)
-	})
+	for _, resend := range []bool{false, true} {
+		t.Run(fmt.Sprintf("resend %v", resend), func(t *testing.T) {
+			t.Parallel()
+			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+				b.Clerk.JoinOrganization(org, b.Clerk.AddVerifiedUser("grace@example.com").ID, "org:admin")
+				require.Equal(t, clerkinvite.StatusActive, b.MustInvite(t, "grace@example.com").Status)
+				first := b.MustInvite(t, "ada@example.com")
+				second, err := b.Invite(t.Context(), testkit.Params("globex", "ada@example.com"))
+				require.NoError(t, err)
+				require.Equal(t, first.InvitationID, second.InvitationID)
+				b.Clock.Advance(time.Hour)
+				require.NoError(t, b.Clerk.AcceptOrganization(first.InvitationID, b.Clerk.AddVerifiedUser("ada@example.com").ID))
+				if resend {
+					active, err := b.Resend(t.Context(), first.Ref())
+					require.NoError(t, err)
+					require.Equal(t, clerkinvite.StatusActive, active.Status)
+				}
+				_, err = b.Remove(t.Context(), first.Ref())
+				require.NoError(t, err)
+				require.Len(t, b.Clerk.Members(org), 1)
+				b.Clock.Advance(time.Hour)
+				b.MustReconcile(t)
+				now, err := b.Get(t.Context(), second.Ref())
+				require.NoError(t, err)
+				require.Equal(t, clerkinvite.StatusRemoved, now.Status)
+				require.Equal(t, clerkinvite.ReasonLeftOrganization, now.Reason)
+			})
+		})
+	}
 }
 
 // The member is the organization's last admin, whom Clerk does not remove. So neither Revoke nor Remove ends the member, and it becomes
@@ -1268,6 +1359,48 @@ func TestOrganization_UnfinishedResend(t *testing.T) {
 			require.Equal(t, clerkinvite.StatusRevoked, m.Status)
 			require.False(t, m.Due())
 			require.Equal(t, 1, clerk.EmailsTo("ada@example.com"))
+		})
+	}
+}
+
+// Clerk says that organizations are disabled, or the key is another instance's. A resend has revoked nothing, so the member keeps waiting
+// for the older invitation, and for the new one.
+func TestOrganization_ResendWithAnotherInstance(t *testing.T) {
+	t.Parallel()
+	for name, disabled := range map[string]bool{"organizations disabled": true, "another instance's key": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+				b.Clerk.JoinOrganization(org, b.Clerk.AddVerifiedUser("grace@example.com").ID, "org:admin")
+				b.MustInvite(t, "grace@example.com") // her user shows that the key is right, if it is
+				m := b.MustInvite(t, "ada@example.com")
+				b.Clock.Advance(time.Hour)
+				wrong := b
+				if disabled {
+					b.Clerk.DisableOrganizations()
+				} else {
+					another := clerkinvitetest.NewClerk()
+					wrong = testkit.New(t, testkit.Options{Organization: "org_another"}, another, another, b.Store)
+					wrong.Clock.Advance(time.Hour)
+				}
+				_, err := wrong.Resend(t.Context(), m.Ref())
+				var clerkErr *clerkinvite.ClerkInvitationError
+				require.ErrorAs(t, err, &clerkErr)
+				require.Equal(t, clerkinvite.OutcomeFault, clerkErr.Outcome)
+				require.True(t, clerkErr.Queued())
+				now := b.Member(t, "ada@example.com")
+				require.Equal(t, clerkinvite.StatusPending, now.Status)
+				require.Equal(t, m.InvitationID, now.InvitationID)
+				require.True(t, now.Due())
+				require.Len(t, b.Clerk.OpenInvitations("ada@example.com"), 1)
+				if disabled {
+					return
+				}
+				b.Clock.Advance(2 * time.Hour)
+				_, err = b.Deliver(t.Context(), nil)
+				require.NoError(t, err)
+				require.NotEqual(t, m.InvitationID, b.RequireInvited(t, "ada@example.com", 2).InvitationID)
+			})
 		})
 	}
 }

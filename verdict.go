@@ -114,7 +114,7 @@ func (v *verdict) outcome() Outcome {
 // attempt counts, so that the next one looks for it first.
 func (a *attempt) changedRow(now time.Time) *Member {
 	m, v := *a.row, &a.verdict
-	mayHaveInvitation := a.mayHaveInvitation || a.bulkRejected || a.mayHaveAdded != ""
+	mayHaveInvitation := a.mayHaveInvitation || a.bulkRejected || a.mayHaveAdded != nil
 	if v.uncounted && !a.bulkRejected {
 		m.Attempts--
 	}

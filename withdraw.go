@@ -74,7 +74,7 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 			return nil, nil // read the member again
 		}
 		if err == nil && endsMembership {
-			err = s.endMembership(ctx, row, to)
+			err = s.endMembership(ctx, row, to, accepted)
 		}
 		if err != nil && !s.deletedOrganization(ctx, row, err) {
 			return nil, err
@@ -198,16 +198,16 @@ func (s *Service) revokeEarlier(ctx context.Context, row *Member) error {
 	return nil
 }
 
-// belongsTo reports whether an invitation was created for the row, or has no marker and was adopted by it.
+// belongsTo reports whether an invitation was created for the row, or was adopted by it.
 func (inv *Invitation) belongsTo(row *Member) bool {
-	m, marked := inv.mark()
-	return m.ID == row.ID || !marked && inv.ID == row.InvitationID
+	m, _ := inv.mark()
+	return m.ID == row.ID || inv.ID == row.InvitationID
 }
 
 // isShared reports whether another tenant's member waits for an open invitation that belongs to row. Only an
 // adopted invitation can have several members, and those of an organization are adopted with any marker.
 func (s *Service) isShared(ctx context.Context, row *Member, inv *Invitation) (bool, error) {
-	if _, marked := inv.mark(); isFinal(inv.Status) || marked && row.organization() == "" {
+	if m, _ := inv.mark(); isFinal(inv.Status) || m.ID == row.ID && row.organization() == "" {
 		return false, nil
 	}
 	rows, err := s.store.Find(ctx, Query{Emails: []string{row.Email}})

@@ -298,13 +298,28 @@ var mutants = []mutant{
 		{"organization.go", "case a.params.Organization.AddExisting:", "case a.params.Organization != nil:"},
 	}},
 	{name: "a membership ends that no attempt can have created", test: "TestOrganization_WithdrawKeepsAMembershipOfOthers/Revoke/nothing_was_sent", edits: []edit{
-		{"organization.go", "m.Due() && m.mayHaveInvitation() &&", "m.Due() && m.Attempts > 0 &&"},
+		{"organization.go", "m.Due() && m.mayHaveInvitation()\n", "m.Due() && m.Attempts > 0\n"},
 	}},
 	{name: "a membership ends that another tenant needs", test: "TestOrganization_WithdrawKeepsAMembershipOfOthers/Revoke/another_tenant_needs_it", edits: []edit{
-		{"organization.go", "	err = s.removeUnneeded(ctx, row.organization(), u.ID)\n	if errors.Is(err, ErrLastAdmin) { // the user", "	err = s.removeMember(ctx, row.organization(), u.ID)\n	if errors.Is(err, ErrLastAdmin) { // the user"},
+		{"organization.go", "	err = s.removeUnneeded(ctx, row, u)\n	if errors.Is(err, ErrLastAdmin) { // the user", "	err = s.removeMember(ctx, row.organization(), u.ID)\n	if errors.Is(err, ErrLastAdmin) { // the user"},
 	}},
 	{name: "a membership ends that another member has just accepted", test: "TestOrganization_WithdrawKeepsAnUnreportedMembership", edits: []edit{
 		{"organization.go", "if err := s.resolveOthers(ctx, u, row); err != nil {", "if err := ctx.Err(); err != nil {"},
+	}},
+	{name: "Remove leaves another tenant's member waiting for an accepted invitation", test: "TestOrganization_SharedInvitationAccepted", edits: []edit{
+		{"organization.go", "			err = s.resolveOthers(ctx, u, row)\n", "			_, err = u, ctx.Err()\n"},
+	}},
+	{name: "Remove believes a list of memberships that lags", test: "TestOrganization_WithdrawWhileMembershipsLag", edits: []edit{
+		{"organization.go", "m != nil || row.Status.Waits() && accepted != notAccepted || row.mayHaveAdded()", "m != nil"},
+	}},
+	{name: "the link of an adopted invitation stays open", test: "TestOrganization_RemoveRevokesAnAdoptedInvitation", edits: []edit{
+		{"withdraw.go", "	m, _ := inv.mark()\n	return m.ID == row.ID || inv.ID", "	m, marked := inv.mark()\n	return m.ID == row.ID || !marked && inv.ID"},
+	}},
+	{name: "a resend loses the older invitation while organizations are disabled", test: "TestOrganization_ResendWithAnotherInstance/organizations_disabled", edits: []edit{
+		{"deliver_settle.go", "case codeOf(err) != codeNoOrganizations && s.deleted", "case s.deleted"},
+	}},
+	{name: "a resend with another instance's key loses the older invitation", test: "TestOrganization_ResendWithAnotherInstance/another_instance's_key", edits: []edit{
+		{"deliver_settle.go", "&& s.deletedOrganization(ctx, a.row, err):", "&& saysNoOrganization(err):"},
 	}},
 	{name: "a link is revoked although Config.Organizations is missing", test: "TestOrganization_RemoveByAProcessWithout", edits: []edit{
 		{"withdraw.go", "if endsMembership && s.cfg.Organizations == nil {", "if endsMembership && to == \"\" {"},
@@ -343,7 +358,7 @@ var mutants = []mutant{
 		{"organization.go", "if ctx.Err() != nil || !p.fresh(s.now()) || p.failures >= maxFailures {", "if ctx.Err() != nil || p.failures >= maxFailures {"},
 	}},
 	{name: "a user whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
-		{"organization.go", "		a.mayHaveAdded = u.ID\n		return userVerdict(u, nil, s.now())", "		return userVerdict(u, nil, s.now())"},
+		{"organization.go", "		a.mayHaveAdded = u\n		return userVerdict(u, nil, s.now())", "		return userVerdict(u, nil, s.now())"},
 	}},
 	{name: "an adopted invitation expires when the caller's would", test: "TestOrganization_ForeignInvitationExpiresLater", edits: []edit{
 		{"verdict.go", "			p.ExpiresInDays = 0 // another", "			// another"},
@@ -358,7 +373,7 @@ var mutants = []mutant{
 		{"organization.go", "v.kind != isLinked && a.mayHaveInvitation && !m.isOlder(a.row)", "v.kind != isLinked && m != nil"},
 	}},
 	{name: "Revoke ends a membership that is older than the member", test: "TestOrganization_RevokeKeepsAnOlderMembership", edits: []edit{
-		{"organization.go", "case u == nil, to == StatusRevoked && m.isOlder(row):", "case u == nil, m == nil:"},
+		{"organization.go", "case u == nil, !mayBeMember, to == StatusRevoked && m != nil && m.isOlder(row):", "case u == nil, !mayBeMember:"},
 	}},
 	{name: "a resend without a new invitation keeps the revoked one", test: "TestOrganization_UnfinishedResend", edits: []edit{
 		{"deliver_settle.go", "		s.checkOlder(ctx, a)\n", ""},
@@ -388,7 +403,7 @@ var mutants = []mutant{
 		{"deliver_settle.go", "			_ = s.removeAdded(ctx, a)\n			return nil\n", "			return nil\n"},
 	}},
 	{name: "an active member leaves its organization for a second address", test: "TestOrganization_AddedForASecondAddress", edits: []edit{
-		{"organization.go", "return row.Status == StatusActive && row.organization() == organization", "return false"},
+		{"organization.go", "return other.Status == StatusActive && other.organization() == row.organization()", "return false"},
 	}},
 	{name: "an invitation into an organization does not show that the key is right", test: "TestOrganization_InvitationShowsTheInstance", edits: []edit{
 		{"reconcile.go", "	if s.cfg.Organizations != nil {\n		queries =", "	if false {\n		queries ="},
@@ -445,7 +460,7 @@ var mutants = []mutant{
 		{"invite.go", "append(old.clerkParams().Earlier, from)", "old.clerkParams().Earlier"},
 	}},
 	{name: "a removed member who was not active stays in the organization", test: "TestOrganization_RemoveEndsTheMembership", edits: []edit{
-		{"organization.go", "(to == StatusRemoved || m.Due()", "(m.Status == StatusActive || m.Due()"},
+		{"organization.go", "return to == StatusRemoved && m.org", "return m.Status == StatusActive && m.org"},
 	}},
 	{name: "another tenant's member keeps waiting for an accepted invitation", test: "TestOrganization_SharedInvitationAccepted", edits: []edit{
 		{"withdraw.go", "	if to == StatusRemoved && (!row.Status.Waits() || row.organization() == \"\") {", "	if to == StatusRemoved {"},
@@ -457,7 +472,7 @@ var mutants = []mutant{
 		{"withdraw.go", "failure := s.revoke(ctx, RevokeRequest{inv.ID,", "failure := s.revoke(ctx, RevokeRequest{inv.ID + \"0\","},
 	}},
 	{name: "an erased second address takes another tenant's link away", test: "TestPromise4_SecondAddressSharesAnAdoptedInvitation", edits: []edit{
-		{"withdraw.go", "isFinal(inv.Status) || marked && row.organization() == \"\" {", "isFinal(inv.Status) || marked || row.Status != \"\" {"},
+		{"withdraw.go", "isFinal(inv.Status) || m.ID == row.ID && row.organization() == \"\" {", "isFinal(inv.Status) || m.ID != \"\" || row.Status != \"\" {"},
 	}},
 	{name: "a failed list keeps a link working", test: "TestPromise4_WithdrawWithoutAList", edits: []edit{
 		{"withdraw.go", "		wasAccepted, err := s.revokeOne(ctx, row, Invitation{ID: row.InvitationID})\n		if err != nil {",
