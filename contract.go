@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 )
@@ -171,12 +172,16 @@ func checkResponse(operation string, response any, err error) error {
 
 // hasNilPointer reports whether err is or wraps a nil pointer, which errors.As would find.
 func hasNilPointer(err error) bool {
-	for ; err != nil; err = errors.Unwrap(err) {
-		if isNilPointer(err) {
-			return true
-		}
+	switch {
+	case err == nil:
+		return false
+	case isNilPointer(err):
+		return true
 	}
-	return false
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // what it wraps is checked below
+		return slices.ContainsFunc(joined.Unwrap(), hasNilPointer)
+	}
+	return hasNilPointer(errors.Unwrap(err))
 }
 
 func isNilPointer(v any) bool {

@@ -289,7 +289,7 @@ const (
 // the time. For a rate limit it returns the remaining time, or a minute if Clerk did not
 // say how long the limit lasts.
 //
-// RetryAfter returns about an hour at most for a rate limit, and at most five minutes for other
+// RetryAfter returns at most about an hour for a rate limit, and at most five minutes for other
 // failures. [APIError].RetryAfter is the unmodified header, which can be longer if it comes
 // from a proxy or a firewall. A call whose error is [ClerkInvitationError.Queued] does not
 // have to be retried.

@@ -116,7 +116,7 @@ func byOrganization(attempts []*attempt) (groups [][]*attempt) {
 	return groups
 }
 
-// decideMembers decides for rows of one organization whose address one of the users holds verified.
+// decideMembers decides for rows of one organization. For each row, one of the users has verified the address.
 func (s *Service) decideMembers(ctx context.Context, p *pass, attempts []*attempt, users []User) {
 	var ids []string
 	for _, a := range attempts {
@@ -132,7 +132,7 @@ func (s *Service) decideMembers(ctx context.Context, p *pass, attempts []*attemp
 	}
 }
 
-// holderVerdict decides for a row whose address u holds verified.
+// holderVerdict decides for a row whose address u has verified.
 func (s *Service) holderVerdict(ctx context.Context, p *pass, a *attempt, u *User) verdict {
 	if a.organization() == "" {
 		return userVerdict(u, nil, s.now())
@@ -141,9 +141,9 @@ func (s *Service) holderVerdict(ctx context.Context, p *pass, a *attempt, u *Use
 	return s.memberVerdict(ctx, p, a, u, members[u.ID], err)
 }
 
-// memberVerdict decides for a row whose address u holds verified. m is u's membership of the row's organization, or
-// nil; err is why that is unknown. Members are linked. The others are added, or the verdict is
-// undecided: they get an invitation.
+// memberVerdict decides for a row whose address u has verified. m is u's membership of the row's organization, or
+// nil; err is why that is unknown. A member of the organization is linked. Any other user is added, or the verdict is
+// undecided and the user gets an invitation.
 func (s *Service) memberVerdict(ctx context.Context, p *pass, a *attempt, u *User, m *Membership, err error) verdict {
 	if err != nil {
 		return s.callFailed(ctx, p, a, call{op: "find memberships", organization: true}, err)
@@ -260,8 +260,8 @@ func (a *attempt) mustUndoAdding() bool {
 	return (a.verdict.withdraw || a.verdict.kind == isRefused) && a.mayHaveAdded != nil
 }
 
-// undoAdding ends the membership of such a user. If that fails, the row keeps waiting, so that the next attempt finds
-// out.
+// undoAdding ends the membership that mustUndoAdding reports. If that fails, the row keeps waiting, and the next attempt
+// finds out.
 func (s *Service) undoAdding(ctx context.Context, a *attempt) {
 	v := &a.verdict
 	if !a.mustUndoAdding() {
@@ -304,8 +304,8 @@ func (m Member) needsMembership(organization string) bool {
 	return o != nil && o.ID == organization && (m.Status == StatusActive || m.Status.Waits() && o.AddExisting)
 }
 
-// removeUnneeded ends u's membership of row's organization, unless another member is active by it, after it has resolved
-// those that wait.
+// removeUnneeded ends u's membership of row's organization, unless another member is active by it. It first resolves
+// the other members that wait for u there.
 func (s *Service) removeUnneeded(ctx context.Context, row *Member, u *User) error {
 	if err := s.resolveOthers(ctx, u, row); err != nil {
 		return err
@@ -403,10 +403,13 @@ func (m Member) mayHaveAdded() bool {
 	return o != nil && o.AddExisting && m.Due() && m.mayHaveInvitation()
 }
 
-// endMembership ends the membership of a member that becomes, or already is, revoked or removed. For removed, this is the
-// membership by which it is active, or that of the user who has verified the address. For revoked, it is only a membership that an
-// interrupted attempt may have added. A membership by which another member is active ends only with an active member. Clerk's list
-// of memberships may lag, so it does not count after an acceptance or an interrupted attempt to add the user.
+// endMembership ends the membership of a member that becomes, or already is, revoked or removed:
+//   - removed, from active: the membership by which it is active, even if another member is active by it too;
+//   - removed, from another state: the membership of the user who has verified the address;
+//   - revoked: the membership of that user, but only if an interrupted attempt may have added it.
+//
+// Clerk's list of memberships may lag. After an acceptance, or an interrupted attempt to add the user, endMembership ends
+// the membership even if the list does not show it.
 func (s *Service) endMembership(ctx context.Context, row *Member, to Status, accepted acceptance) error {
 	if row.Status == StatusActive {
 		u, err := s.readUser(ctx, row.ClerkUserID)
@@ -449,7 +452,7 @@ func (s *Service) resolveOthers(ctx context.Context, u *User, row *Member) error
 	return err
 }
 
-// removeMember ends the membership of the row's user in its organization.
+// removeMember ends the user's membership of the organization. It succeeds if the membership does not exist.
 func (s *Service) removeMember(ctx context.Context, organization, userID string) error {
 	_, err := request(ctx, s, endpointRemoveMember, "clerk.RemoveMember", func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, s.cfg.Organizations.RemoveMember(ctx, Membership{OrganizationID: organization, UserID: userID})

@@ -29,8 +29,8 @@ const (
 	endpointRemoveMember = "DELETE /organizations/memberships"
 )
 
-// endpoints are Clerk's endpoints for invitations, into the application or into organizations. Clerk limits the two
-// separately, all organizations together.
+// endpoints are Clerk's endpoints for invitations, into the application or into organizations. Clerk has one limit
+// for the application and one for all organizations together.
 type endpoints struct {
 	create, createBulk, list, revoke string
 

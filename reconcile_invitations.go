@@ -230,26 +230,27 @@ func (r *reconciliation) list(ctx context.Context, status string, oldest time.Ti
 	}
 }
 
-// listed is an invitation in Clerk's list, and a member that it belongs to, or nil.
+// listed is an invitation in Clerk's list, with one of its members. An invitation is listed once per member.
 type listed struct {
 	*Invitation
-	row    *Member
-	marked bool // the marker identifies a member, which may not exist here
-	send   int  // of the marker
+	row *Member // nil if the invitation has no member in this database
 
-	adopters []*Member // members that wait for it, without row
+	// Only for the member that the marker identifies, whether or not it exists in this database:
+	marked   bool
+	send     int       // the marker's
+	adopters []*Member // the other members that wait for the invitation
 }
 
 // isCurrent reports whether the row refers to the invitation.
 func (l *listed) isCurrent() bool { return l.row != nil && l.row.InvitationID == l.ID }
 
-// withMembers reads the members that invitations belong to: the member that the marker identifies, and the members
-// that have adopted the invitation, in any tenant. The result has an entry for each of them, or one without a row
-// if there are none.
+// withMembers reads the members of invitations. An invitation can have an owner, the member that its marker identifies.
+// It can also have adopters, other members of any tenant that wait for it. The result has an entry for each member. An
+// invitation without members has one entry without a row.
 func (s *Service) withMembers(ctx context.Context, invitations []Invitation) ([]listed, error) {
 	var q Query
 	for i := range invitations {
-		if m, ours := invitations[i].mark(); ours {
+		if m, marked := invitations[i].mark(); marked {
 			q.IDs = append(q.IDs, m.ID)
 		}
 		if email, reason := normalizeEmail(invitations[i].Email); reason == "" {
@@ -263,21 +264,21 @@ func (s *Service) withMembers(ctx context.Context, invitations []Invitation) ([]
 			return nil, err
 		}
 	}
-	named, referring := make(map[string]*Member), make(map[string][]*Member) // by ID, and by invitation
+	byID, waiting := make(map[string]*Member), make(map[string][]*Member) // waiting is by invitation
 	for _, row := range rows {
-		named[row.ID] = row
+		byID[row.ID] = row
 		if row.Status.Waits() && row.InvitationID != "" {
-			referring[row.InvitationID] = append(referring[row.InvitationID], row)
+			waiting[row.InvitationID] = append(waiting[row.InvitationID], row)
 		}
 	}
 	var list []listed
 	for i := range invitations {
 		inv := &invitations[i]
-		m, ours := inv.mark()
-		marked := named[m.ID] // nil without a marker, because no row has the ID ""
-		adopters := filter(referring[inv.ID], func(row *Member) bool { return row != marked })
-		if marked != nil || len(adopters) == 0 {
-			list = append(list, listed{Invitation: inv, row: marked, marked: ours, send: m.Send, adopters: adopters})
+		m, marked := inv.mark()
+		owner := byID[m.ID] // nil without a marker, because no row has the ID ""
+		adopters := filter(waiting[inv.ID], func(row *Member) bool { return row != owner })
+		if owner != nil || len(adopters) == 0 {
+			list = append(list, listed{Invitation: inv, row: owner, marked: marked, send: m.Send, adopters: adopters})
 		}
 		for _, row := range adopters {
 			list = append(list, listed{Invitation: inv, row: row})

@@ -12,8 +12,8 @@ import (
 // invitation, the older one stays. If Clerk fails or its response is lost, the member stays due,
 // and Run or Deliver sends the new invitation without a second email.
 //
-// An organization allows one pending invitation per address, so there the older one is revoked first, and so is
-// one of another tenant or of the dashboard. If Clerk refuses the new one, the member becomes revoked, and
+// An organization allows one pending invitation per address. Resend therefore revokes the older one first, even if
+// another tenant or the dashboard created it. If Clerk refuses the new one, the member becomes revoked, and
 // its Reason says why. If the older one was accepted, but the person has left the organization or used
 // another address, the new one is sent.
 //

@@ -121,7 +121,8 @@ func (a *attempt) changedRow(now time.Time) *Member {
 	if v.withdraw {
 		n := a.asUnsent(m, ReasonWithdrawn, now)
 		if v.kind == isUncertain { // an email may have been sent, also by a resend
-			n.SettledAt, n.ClaimedUntil = &now, &now // keeps Purge away for a lease, see justWithdrawn
+			n.SettledAt = &now
+			n.ClaimedUntil = &now // so that Purge waits for a lease; see justWithdrawn
 		}
 		return n
 	}

@@ -53,6 +53,7 @@ func (s *Service) Remove(ctx context.Context, ref Ref) (_ *Member, err error) {
 	return s.revokeOrRemove(ctx, ref, StatusRemoved)
 }
 
+// revokeOrRemove ends a member at Clerk, and then in the store. to is its new state: revoked or removed.
 func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Member, error) {
 	if err := s.setClock(ctx, s.store); err != nil {
 		return nil, err
@@ -61,43 +62,49 @@ func (s *Service) revokeOrRemove(ctx context.Context, ref Ref, to Status) (*Memb
 		if !allowed(row.Status, to) {
 			return nil, &TransitionError{row.Status, to}
 		}
-		endsMembership := row.mayEndMembership(to)
-		if endsMembership && s.cfg.Organizations == nil {
-			return nil, errNoOrganizations
-		}
-		accepted, err := s.revokeOpen(ctx, row, row.mayHaveOthers(to))
-		resolved := false
-		if err == nil && accepted != notAccepted {
-			resolved, err = s.resolveAccepted(ctx, row, to, accepted)
-		}
-		if resolved {
-			return nil, nil // read the member again
-		}
-		if err == nil && endsMembership {
-			err = s.endMembership(ctx, row, to, accepted)
-		}
-		if err != nil && !s.deletedOrganization(ctx, row, err) {
-			return nil, err
-		}
-		if row.mayHaveOthers(to) {
-			if err := s.revokeEarlier(ctx, row); err != nil {
-				return nil, err
-			}
+		if resolved, err := s.endAtClerk(ctx, row, to); err != nil || resolved {
+			return nil, err // without an error, the member is read again
 		}
 		if row.Status == to {
 			return row, nil
 		}
 		ended := asEnded(*row, to, "", s.now())
 		if row.Due() && row.isClaimed(*ended.SettledAt) || s.justWithdrawn(row, *ended.SettledAt) {
-			ended.ClaimedUntil = ended.SettledAt // keeps Purge away for a lease, see justWithdrawn
+			ended.ClaimedUntil = ended.SettledAt // so that Purge waits for a lease; see justWithdrawn
 		}
 		return ended, nil
 	})
 }
 
-// mayHaveOthers reports whether Clerk may have other open invitations of a member that becomes revoked or removed than the
-// one that it waits for. An incomplete attempt or an earlier send may have created one. A member who is not waiting may have
-// one if the user joined in another way than by accepting. Into the application, the next Reconcile revokes that.
+// endAtClerk revokes the invitations of a member that becomes revoked or removed, and ends its membership. It reports
+// whether it has resolved the member instead, because the person had accepted.
+func (s *Service) endAtClerk(ctx context.Context, row *Member, to Status) (resolved bool, err error) {
+	endsMembership := row.mayEndMembership(to)
+	if endsMembership && s.cfg.Organizations == nil {
+		return false, errNoOrganizations
+	}
+	accepted, err := s.revokeOpen(ctx, row, row.mayHaveOthers(to))
+	if err == nil && accepted != notAccepted {
+		resolved, err = s.resolveAccepted(ctx, row, to, accepted)
+	}
+	if resolved {
+		return true, nil
+	}
+	if err == nil && endsMembership {
+		err = s.endMembership(ctx, row, to, accepted)
+	}
+	if err != nil && !s.deletedOrganization(ctx, row, err) {
+		return false, err
+	}
+	if !row.mayHaveOthers(to) {
+		return false, nil
+	}
+	return false, s.revokeEarlier(ctx, row)
+}
+
+// mayHaveOthers reports whether a member that becomes revoked or removed may have more open invitations at Clerk than the
+// one that it waits for. An incomplete attempt or an earlier send may have created them. A member that no longer waits may
+// also have one if the person joined without accepting it. In the application, the next Reconcile revokes that one.
 func (m Member) mayHaveOthers(to Status) bool {
 	if m.Status.Waits() {
 		return m.Send > 1 || m.Due() && m.Attempts > 0
@@ -204,8 +211,8 @@ func (inv *Invitation) belongsTo(row *Member) bool {
 	return m.ID == row.ID || inv.ID == row.InvitationID
 }
 
-// isShared reports whether another tenant's member waits for an open invitation that belongs to row. Only an
-// adopted invitation can have several members, and those of an organization are adopted with any marker.
+// isShared reports whether another tenant's member waits for an open invitation that belongs to row. Members share an
+// invitation only by adopting it. In an organization, they can adopt even an invitation with row's marker.
 func (s *Service) isShared(ctx context.Context, row *Member, inv *Invitation) (bool, error) {
 	if m, _ := inv.mark(); isFinal(inv.Status) || m.ID == row.ID && row.organization() == "" {
 		return false, nil
@@ -302,10 +309,14 @@ func (s *Service) isUnknown(ctx context.Context, row *Member, failure error) (bo
 }
 
 // resolveAccepted resolves the members of the user who has accepted the invitation of a member that becomes revoked or
-// removed. An accepted invitation cannot be revoked, so for revoked it returns a *TransitionError, unless the current
-// invitation can be revoked, because only an earlier send was accepted, possibly long ago, and no user has verified the
-// address. For removed it reports whether this has changed the member. Then other tenants' members of the organization do
-// not keep waiting for the accepted invitation.
+// removed.
+//
+// For removed, it reports whether the member has changed. In an organization, other tenants' members may wait for the same
+// invitation, so they are resolved too.
+//
+// For revoked, it returns a *TransitionError, because an accepted invitation cannot be revoked. There is one exception:
+// only an earlier send was accepted, perhaps long ago, and no user has verified the address. Then the current invitation
+// can be revoked.
 func (s *Service) resolveAccepted(ctx context.Context, row *Member, to Status, accepted acceptance) (resolved bool, err error) {
 	if to == StatusRemoved && (!row.Status.Waits() || row.organization() == "") {
 		return false, nil
@@ -332,10 +343,10 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, to Status, a
 	return now.Version != row.Version, nil
 }
 
-// Purge revokes a member's open invitations at Clerk, also into earlier organizations (there, not adopted ones), and
-// then erases the member and its history from the store, in any state. Use it for erasure requests. To remove a person from a tenant, use Remove.
-// Purge does not erase data at Clerk, such as the user and past invitations, and does not end the membership
-// of an organization: call Remove first.
+// Purge revokes a member's open invitations at Clerk, and then erases the member and its history from the store, in
+// any state. It also revokes invitations into earlier organizations, except adopted ones. Use it for erasure requests.
+// To remove a person from a tenant, use Remove. Purge does not erase data at Clerk, such as the user and past
+// invitations, and does not end the membership of an organization: call Remove first.
 //
 // While Purge runs, an Invite of the address returns a *[DuplicateEmailError]. If a request from an
 // interrupted attempt reaches Clerk after the purge, its invitation stays; Reconcile reports it as
@@ -410,8 +421,8 @@ func (s *Service) claimForPurge(ctx context.Context, ref Ref, may func(Member) b
 	return c, err
 }
 
-// justWithdrawn reports whether row was withdrawn during an attempt, less than a lease ago: its claim ended when it
-// was settled. Then Clerk's list may not show the attempt's invitation yet.
+// justWithdrawn reports whether row was withdrawn during an attempt, less than a lease ago. Such a row has a claim that
+// ended when it was settled. Clerk's list may not show the attempt's invitation yet.
 func (s *Service) justWithdrawn(row *Member, now time.Time) bool {
 	return !row.Due() && row.mayHaveInvitation() && row.SettledAt != nil && now.Sub(*row.SettledAt) < s.cfg.Lease
 }

@@ -452,64 +452,91 @@ func (d *diagnosis) limits(ctx context.Context) (text string, err error) {
 	return text, err
 }
 
-// keyFault compares pending members' invitations and active members' users with Clerk, and returns a check if the key, or an
-// earlier key, seems to belong to another instance. Age decides: members that are older than another instance's key belong to the
-// right instance.
+// keyFault compares pending members' invitations and active members' users with Clerk. It returns a check if the key, or an
+// earlier key, seems to belong to another instance.
 func (d *diagnosis) keyFault(ctx context.Context) (*check, error) {
+	pending, err := d.oldestAndNewestPending(ctx)
+	if err != nil {
+		return nil, err
+	}
+	known, unknown, err := d.compareInvitations(ctx, pending)
+	if err != nil || len(known) == len(pending) { // no fault
+		return nil, err
+	}
+	joined, err := d.compareUsers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return judgeKey(append(known, joined...), unknown), nil
+}
+
+// oldestAndNewestPending returns up to six pending members.
+func (d *diagnosis) oldestAndNewestPending(ctx context.Context) ([]*clerkinvite.Member, error) {
 	pending, err := d.store.Page(ctx, clerkinvite.PageQuery{Statuses: []clerkinvite.Status{clerkinvite.StatusPending}})
 	if err != nil {
 		return nil, err
 	}
-	settled := func(m *clerkinvite.Member) time.Time { return *cmp.Or(m.SettledAt, &m.ReservedAt) }
 	slices.SortFunc(pending, func(a, b *clerkinvite.Member) int { return settled(a).Compare(settled(b)) })
 	if n := len(pending); n > 6 {
-		pending = slices.Concat(pending[:3], pending[n-3:]) // the oldest and the newest
+		pending = slices.Concat(pending[:3], pending[n-3:])
 	}
-	var known, unknown []time.Time
+	return pending, nil
+}
+
+// settled returns the time of the member's last invitation or state change.
+func settled(m *clerkinvite.Member) time.Time { return *cmp.Or(m.SettledAt, &m.ReservedAt) }
+
+// compareInvitations returns the times of the members whose invitation Clerk knows, and of those whose it does not know.
+func (d *diagnosis) compareInvitations(ctx context.Context, pending []*clerkinvite.Member) (known, unknown []time.Time, err error) {
 	for _, m := range pending {
 		found, err := d.knowsInvitation(ctx, m)
 		switch {
-		case err != nil && !lacksOrganization(err):
-			return nil, err
+		case lacksOrganization(err): // says nothing about the key
+		case err != nil:
+			return nil, nil, err
 		case found:
 			known = append(known, settled(m))
-		case err == nil && m.Reason != clerkinvite.ReasonAdopted: // an adopted row may name an invitation that never existed
+		case m.Reason != clerkinvite.ReasonAdopted: // an adopted row may name an invitation that never existed
 			unknown = append(unknown, settled(m))
 		}
 	}
-	if len(known) == len(pending) {
-		return nil, nil //nolint:nilnil // no fault
-	}
+	return known, unknown, nil
+}
+
+// compareUsers returns the times of up to 100 active members whose user Clerk knows.
+func (d *diagnosis) compareUsers(ctx context.Context) (known []time.Time, err error) {
 	active, err := d.store.Page(ctx, clerkinvite.PageQuery{Statuses: []clerkinvite.Status{clerkinvite.StatusActive}, Limit: 100})
-	if err != nil {
+	if err != nil || len(active) == 0 {
 		return nil, err
 	}
 	ids := make(map[string]time.Time, len(active))
 	for _, m := range active {
 		ids[m.ClerkUserID] = settled(m)
 	}
-	if len(ids) > 0 {
-		users, err := d.api.FindUsers(ctx, clerkinvite.UserQuery{IDs: slices.Collect(maps.Keys(ids))})
-		if err != nil {
-			return nil, err
-		}
-		for _, u := range users {
-			known = append(known, ids[u.ID])
-		}
+	users, err := d.api.FindUsers(ctx, clerkinvite.UserQuery{IDs: slices.Collect(maps.Keys(ids))})
+	for _, u := range users {
+		known = append(known, ids[u.ID])
 	}
+	return known, err
+}
+
+// judgeKey returns a check if the key, or an earlier key, seems to belong to another instance, or nil. known has the times of
+// the members whose invitation or user Clerk knows, and unknown the times of the others. Age decides: the right instance knows
+// the oldest members, and another instance knows only members that were invited with its key.
+func judgeKey(known, unknown []time.Time) *check {
 	const wrong, steps = "CLERK_SECRET_KEY probably belongs to another instance: Clerk knows ", "follow \"Another instance's key\" in the library's docs/runbook.md"
-	if len(known) == 0 {
-		return &check{"", checkFail, wrong + "none of the members' invitations and users that were looked up", "if so, stop the application and " + steps}, nil
+	switch {
+	case len(known) == 0:
+		return &check{"", checkFail, wrong + "none of the members' invitations and users that were looked up", "if so, stop the application and " + steps}
+	case len(unknown) == 0: // organizations were deleted, or the rows were only adopted
+		return nil
 	}
-	if len(unknown) == 0 { // organizations were deleted, or the rows were only adopted
-		return nil, nil //nolint:nilnil // no fault
+	oldestKnown, oldestUnknown := slices.MinFunc(known, time.Time.Compare), slices.MinFunc(unknown, time.Time.Compare)
+	if oldestUnknown.Before(oldestKnown) {
+		return &check{"", checkFail, fmt.Sprintf("%smembers invited since %s, but not the older ones", wrong, stamp(&oldestKnown)), "if so, stop the application and " + steps}
 	}
-	first, lost := slices.MinFunc(known, time.Time.Compare), slices.MinFunc(unknown, time.Time.Compare)
-	if lost.Before(first) {
-		return &check{"", checkFail, fmt.Sprintf("%smembers invited since %s, but not the older ones", wrong, stamp(&first)), "if so, stop the application and " + steps}, nil
-	}
-	return &check{"", checkWarn, fmt.Sprintf("Clerk knows older members, but not an invitation of %s: another instance's key was probably configured then", stamp(&lost)),
-		"CLERK_SECRET_KEY seems right now; if another one was configured then, " + steps + " from step 2"}, nil
+	return &check{"", checkWarn, fmt.Sprintf("Clerk knows older members, but not an invitation of %s: another instance's key was probably configured then", stamp(&oldestUnknown)),
+		"CLERK_SECRET_KEY seems right now; if another one was configured then, " + steps + " from step 2"}
 }
 
 // knowsInvitation reports whether Clerk knows the invitation of a pending member.

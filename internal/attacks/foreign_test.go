@@ -574,6 +574,11 @@ func TestContract_ClerkAPI(t *testing.T) {
 				return nil, fmt.Errorf("mock: %w", nilError)
 			}}, invite, clerkinvite.OutcomeFault, "clerk: no response: ClerkAPI.FindUsers returned a nil pointer as its error",
 		},
+		"a joined nil error": {
+			clerkinvitetest.ClerkFuncs{FindUsersFunc: func(context.Context, clerkinvite.UserQuery) ([]clerkinvite.User, error) {
+				return nil, errors.Join(errors.New("mock"), nilError)
+			}}, invite, clerkinvite.OutcomeFault, "clerk: no response: ClerkAPI.FindUsers returned a nil pointer as its error",
+		},
 		"no user": {
 			clerkinvitetest.ClerkFuncs{GetUserFunc: func(context.Context, string) (*clerkinvite.User, error) {
 				return nil, nil //nolint:nilnil // as a mock without a return value

@@ -283,10 +283,10 @@ var mutants = []mutant{
 		{"withdraw.go", "		return accepted, s.revokeUnlisted(ctx, row)\n", "		return accepted, nil\n"},
 	}},
 	{name: "Purge trusts the list after a revocation during an attempt", test: "TestPromise4_PurgeAfterALostResponse/revoked", edits: []edit{
-		{"withdraw.go", "			ended.ClaimedUntil = ended.SettledAt // keeps Purge away for a lease, see justWithdrawn\n", ""},
+		{"withdraw.go", "			ended.ClaimedUntil = ended.SettledAt // so that Purge waits for a lease; see justWithdrawn\n", ""},
 	}},
 	{name: "Purge trusts the list after a withdrawal", test: "TestPromise4_PurgeAfterALostResponse/withdrawn", edits: []edit{
-		{"verdict.go", "			n.SettledAt, n.ClaimedUntil = &now, &now // keeps Purge away for a lease, see justWithdrawn\n", "			n.SettledAt = &now\n"},
+		{"verdict.go", "			n.ClaimedUntil = &now // so that Purge waits for a lease; see justWithdrawn\n", ""},
 	}},
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
 		{"reconcile_invitations.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, RevokeRequest{l.ID, l.OrganizationID})"},
@@ -412,7 +412,7 @@ var mutants = []mutant{
 		{"organization.go", "organization: !saysNotFound(err)}", "organization: true}"},
 	}},
 	{name: "a withdrawn resend starts no cooldown", test: "TestPurge_AfterAWithdrawnResend/then_revoked_false", edits: []edit{
-		{"verdict.go", "			n.SettledAt, n.ClaimedUntil = &now, &now // keeps Purge away for a lease, see justWithdrawn\n", "			n.ClaimedUntil = &now\n"},
+		{"verdict.go", "			n.SettledAt = &now\n			n.ClaimedUntil", "			n.ClaimedUntil"},
 	}},
 	{name: "a revoked member forgets a withdrawn resend", test: "TestPurge_AfterAWithdrawnResend/then_revoked_true", edits: []edit{
 		{"withdraw.go", " || s.justWithdrawn(row, *ended.SettledAt) {", " {"},
