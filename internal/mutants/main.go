@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -172,5 +173,10 @@ func command(ctx context.Context, name string, args ...string) ([]byte, error) {
 	return exec.CommandContext(ctx, name, args...).CombinedOutput() // #nosec G204 -- go
 }
 
-// end returns the last lines of an output, which have the reason.
-func end(out []byte) []byte { return out[max(0, len(out)-4000):] }
+// end returns the names of the failed tests, and the last lines of an output.
+func end(out []byte) []byte {
+	failed := bytes.Join(failedTest.FindAll(out, -1), []byte("\n"))
+	return slices.Concat(failed, []byte("\n"), out[max(0, len(out)-4000):])
+}
+
+var failedTest = regexp.MustCompile(`(?m)^ *--- FAIL: .*$`)
