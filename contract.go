@@ -178,7 +178,7 @@ func hasNilPointer(err error) bool {
 	case isNilPointer(err):
 		return true
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // what it wraps is checked below
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return slices.ContainsFunc(joined.Unwrap(), hasNilPointer)
 	}
 	return hasNilPointer(errors.Unwrap(err))

@@ -98,7 +98,7 @@ func (s *Service) checkOlder(ctx context.Context, a *attempt) {
 	switch {
 	case err == nil:
 		a.olderRevoked = slices.ContainsFunc(revoked, func(inv Invitation) bool { return inv.ID == a.row.InvitationID })
-	case codeOf(err) != codeNoOrganizations && s.deletedOrganization(ctx, a.row, err): // and its invitations with it
+	case s.deletedOrganization(ctx, a.row, err): // and its invitations with it
 		a.olderRevoked = true
 	default:
 		s.log.WarnContext(ctx, "call to Clerk failed", "op", "list invitations", "member", *a.row, "cause", logError(err))

@@ -307,7 +307,8 @@ func (m Member) needsMembership(organization string) bool {
 // removeUnneeded ends u's membership of row's organization, unless another member is active by it. It first resolves
 // the other members that wait for u there.
 func (s *Service) removeUnneeded(ctx context.Context, row *Member, u *User) error {
-	if err := s.resolveOthers(ctx, u, row); err != nil {
+	unresolved, err := s.resolveOthers(ctx, u, row)
+	if err != nil || unresolved { // an unresolved member may become active by it
 		return err
 	}
 	rows, err := s.store.Find(ctx, Query{UserIDs: []string{u.ID}})
@@ -414,7 +415,7 @@ func (s *Service) endMembership(ctx context.Context, row *Member, to Status, acc
 	if row.Status == StatusActive {
 		u, err := s.readUser(ctx, row.ClerkUserID)
 		if err == nil { // the others would wait for an invitation that was accepted
-			err = s.resolveOthers(ctx, u, row)
+			_, err = s.resolveOthers(ctx, u, row)
 		}
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
@@ -438,18 +439,21 @@ func (s *Service) endMembership(ctx context.Context, row *Member, to Status, acc
 	return err
 }
 
-// resolveOthers resolves the other members that wait for u in row's organization. They may have accepted, and the webhook
-// may be late.
-func (s *Service) resolveOthers(ctx context.Context, u *User, row *Member) error {
+// resolveOthers resolves the other members that wait for u in row's organization, while row ends. They may have
+// accepted, and the webhook may be late. unresolved is true if one could not be written.
+func (s *Service) resolveOthers(ctx context.Context, u *User, row *Member) (unresolved bool, err error) {
+	p := askClerk()
+	p.ending = row
 	rows, err := s.rowsOf(ctx, u)
-	others := slices.DeleteFunc(rows, func(other *Member) bool {
-		return other.ID == row.ID || !other.Status.Waits() || other.organization() != row.organization()
+	others := slices.DeleteFunc(p.withoutEnding(rows), func(other *Member) bool {
+		return !other.Status.Waits() || other.organization() != row.organization()
 	})
 	if err != nil || len(others) == 0 {
-		return err
+		return false, err
 	}
-	_, err = s.resolve(ctx, u, others, askClerk())
-	return err
+	_, err = s.resolve(ctx, u, others, p)
+	failure := s.excuseWrite(ctx, row, err)
+	return err != nil && failure == nil, failure
 }
 
 // removeMember ends the user's membership of the organization. It succeeds if the membership does not exist.
@@ -514,7 +518,7 @@ func saysNoOrganization(err error) bool {
 // deletedOrganization reports whether a call for the row failed because its organization was deleted, and all
 // of its invitations and memberships with it. Another instance's key would get the same response.
 func (s *Service) deletedOrganization(ctx context.Context, row *Member, failure error) bool {
-	if row.organization() == "" || !saysNoOrganization(failure) {
+	if row.organization() == "" || !saysNoOrganization(failure) || codeOf(failure) == codeNoOrganizations {
 		return false
 	}
 	if _, err := s.listInvitations(ctx, row, InvitationPending); !saysNoOrganization(err) {

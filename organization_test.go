@@ -1667,3 +1667,154 @@ func TestOrganization_EventsOfOneAcceptance(t *testing.T) {
 		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
 	})
 }
+
+// joinedAs invites the address into the tenant's organization, and lets a new user accept. It returns the user's ID.
+func joinedAs(t *testing.T, b *testkit.Rig, tenant, email string) string {
+	t.Helper()
+	m, err := b.Invite(t.Context(), testkit.Params(tenant, email))
+	require.NoError(t, err)
+	u := b.Clerk.AddVerifiedUser(email)
+	require.NoError(t, b.Clerk.AcceptOrganization(m.InvitationID, u.ID))
+	_, err = b.ResolveUser(t.Context(), u.ID)
+	require.NoError(t, err)
+	return u.ID
+}
+
+// Another tenant's member is active by the membership, so it stays. The member that Remove ends must not become active in
+// the meantime, when the rows are read again.
+func TestOrganization_RemoveKeepsAnotherTenantsMembership(t *testing.T) {
+	t.Parallel()
+	t.Run("both tenants have reserved the user's second address", func(t *testing.T) {
+		t.Parallel()
+		eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+			user := joinedAs(t, b, "globex", "ada@example.com")
+			for _, tenant := range []string{"acme", "globex"} {
+				_, err := b.Reserve(t.Context(), testkit.Params(tenant, "lovelace@example.com"))
+				require.NoError(t, err)
+			}
+			b.Clerk.AddEmail(user, clerkinvitetest.EmailSpec{Address: "lovelace@example.com", Verified: true})
+			removed, err := b.Remove(t.Context(), testkit.Acme("lovelace@example.com"))
+			require.NoError(t, err)
+			require.Equal(t, clerkinvite.StatusRemoved, removed.Status)
+			b.RequireMembersAtClerk(t, user)
+		})
+	})
+	t.Run("the other row changes during the call", func(t *testing.T) {
+		t.Parallel()
+		eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+			other, err := b.Invite(t.Context(), testkit.Params("globex", "ada@example.com"))
+			require.NoError(t, err)
+			_, err = b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+			require.NoError(t, err)
+			u := b.Clerk.AddVerifiedUser("ada@example.com")
+			require.NoError(t, b.Clerk.AcceptOrganization(other.InvitationID, u.ID))
+			var calls atomic.Int64
+			b.Clerk.OnCall(func(ctx context.Context, call clerkinvitetest.Call, at clerkinvitetest.When) {
+				if call == clerkinvitetest.CallMemberships && at == clerkinvitetest.After && calls.Add(1) == 2 {
+					role := "viewer"
+					_, err := b.Update(context.WithoutCancel(ctx), other.Ref(), clerkinvite.MemberUpdate{Role: &role})
+					require.NoError(t, err)
+				}
+			})
+			_, err = b.Remove(t.Context(), testkit.Ada)
+			require.NoError(t, err)
+			b.RequireMembersAtClerk(t, u.ID)
+		})
+	})
+}
+
+// A tenant invites a member's new address, and then removes the member. The new address stays invited.
+func TestOrganization_RemoveLeavesTheTenantsOtherMember(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		user := joinedAs(t, b, "acme", "ada@example.com")
+		_, err := b.Reserve(t.Context(), testkit.Params("acme", "lovelace@example.com"))
+		require.NoError(t, err)
+		b.Clerk.AddEmail(user, clerkinvitetest.EmailSpec{Address: "lovelace@example.com", Verified: true})
+		_, err = b.Remove(t.Context(), testkit.Ada)
+		require.NoError(t, err)
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		b.RequireMembersAtClerk(t)
+		require.Equal(t, clerkinvite.StatusPending, b.Member(t, "lovelace@example.com").Status)
+	})
+}
+
+// While organizations are disabled at Clerk, their invitations and memberships may still exist. So no verb that must end
+// them reports success.
+func TestOrganization_EndWhileOrganizationsAreDisabled(t *testing.T) {
+	t.Parallel()
+	for _, verb := range []string{"Revoke", "Remove", "Purge"} {
+		for _, active := range []bool{false, true} {
+			if active && verb != "Remove" {
+				continue // Revoke is not allowed, and Purge does not end a membership
+			}
+			t.Run(fmt.Sprintf("%s/active %v", verb, active), func(t *testing.T) {
+				t.Parallel()
+				testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.Authorize = nil }}, func(t *testing.T, b *testkit.Rig) {
+					b.Clerk.AddVerifiedUser("grace@example.com")
+					b.MustInvite(t, "grace@example.com") // into the application: shows that the key is right
+					m, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{})
+					require.NoError(t, err)
+					if active {
+						u := b.Clerk.AddVerifiedUser("ada@example.com")
+						require.NoError(t, b.Clerk.AcceptOrganization(m.InvitationID, u.ID))
+						_, err = b.ResolveUser(t.Context(), u.ID)
+						require.NoError(t, err)
+					}
+					for _, call := range []clerkinvitetest.Call{
+						clerkinvitetest.CallOrganizationRevoke, clerkinvitetest.CallOrganizationList, clerkinvitetest.CallOrganizationListAll,
+						clerkinvitetest.CallMemberships, clerkinvitetest.CallRemoveMember,
+					} {
+						b.Clerk.Fail(clerkinvitetest.Fault{Call: call, Status: http.StatusForbidden, Code: "organization_not_enabled_in_instance", Times: -1})
+					}
+					before := b.Member(t, "ada@example.com")
+					_, err = refVerbs[verb](t.Context(), b, testkit.Ada)
+					var clerkErr *clerkinvite.ClerkInvitationError
+					require.ErrorAs(t, err, &clerkErr)
+					require.Equal(t, before.Status, b.Member(t, "ada@example.com").Status)
+					b.Clerk.ClearFaults()
+					_, err = refVerbs[verb](t.Context(), b, testkit.Ada)
+					require.NoError(t, err)
+					require.Empty(t, b.Clerk.OpenInvitations("ada@example.com"))
+					b.RequireMembersAtClerk(t)
+				})
+			})
+		}
+	}
+}
+
+// Another tenant's hook does not keep a member from being removed. The membership ends if the member was active by it.
+// Otherwise it stays for the other member, which still waits.
+func TestOrganization_RemoveBesideAFailingHook(t *testing.T) {
+	t.Parallel()
+	for _, active := range []bool{true, false} {
+		t.Run(fmt.Sprintf("active %v", active), func(t *testing.T) {
+			t.Parallel()
+			var hook error
+			clerk := clerkinvitetest.NewClerk()
+			store := refusingStore{clerkinvitetest.NewMemoryStore(), func(next *clerkinvite.Member) error {
+				if next.TenantID == "globex" {
+					return hook
+				}
+				return nil
+			}}
+			b := testkit.New(t, testkit.Options{Organization: org}, clerk, clerk, store)
+			m := b.MustInvite(t, "ada@example.com")
+			_, err := b.Invite(t.Context(), testkit.Params("globex", "ada@example.com")) // adopts the invitation
+			require.NoError(t, err)
+			u := clerk.AddVerifiedUser("ada@example.com")
+			require.NoError(t, clerk.AcceptOrganization(m.InvitationID, u.ID))
+			hook = errors.New("the hook of globex")
+			if active {
+				_, err = b.ResolveUser(t.Context(), u.ID)
+				require.ErrorContains(t, err, "the hook of globex")
+				require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
+			}
+			removed, err := b.Remove(t.Context(), testkit.Ada)
+			require.NoError(t, err)
+			require.Equal(t, clerkinvite.StatusRemoved, removed.Status)
+			b.RequireMembersAtClerk(t)
+		})
+	}
+}

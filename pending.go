@@ -123,6 +123,7 @@ type proof struct {
 	members  map[Membership]bool // the users of organizations, without roles
 	ask      bool                // resolving may call Clerk, also for what is not in the maps
 	asked    map[Ref]error       // result of listing the accepted invitations of an organization and address
+	ending   *Member             // becomes revoked or removed, so it does not become active; or nil
 }
 
 // askClerk returns an empty proof that asks Clerk when needed.
@@ -134,6 +135,15 @@ func askClerk() proof {
 func (p *proof) isMember(u *User, row *Member) bool {
 	organization := row.organization()
 	return organization == "" || p.members[Membership{OrganizationID: organization, UserID: u.ID}]
+}
+
+// withoutEnding removes the row that ends from rows. If that is u's active row of its tenant, no other row of the tenant
+// can be resolved.
+func (p *proof) withoutEnding(rows []*Member) []*Member {
+	return slices.DeleteFunc(rows, func(row *Member) bool {
+		e := p.ending
+		return e != nil && (row.ID == e.ID || e.Status == StatusActive && row.TenantID == e.TenantID)
+	})
 }
 
 // resolveUser finds the rows that wait for u, and resolves them.
@@ -172,8 +182,20 @@ func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, p proof)
 		if rows, err = s.rowsOf(ctx, u); err != nil {
 			return changed, err
 		}
+		rows = p.withoutEnding(rows)
 	}
 	return changed, fmt.Errorf("clerkinvite: resolve user %s: %w", u.ID, ErrConflict)
+}
+
+// excuseWrite logs an error of resolving row's user, and returns nil, if the error is the store's. It may concern another
+// tenant's row, and must not keep row from ending.
+func (s *Service) excuseWrite(ctx context.Context, row *Member, err error) error {
+	var clerks *ClerkInvitationError
+	if err == nil || ctx.Err() != nil || errors.As(err, &clerks) {
+		return err
+	}
+	s.log.WarnContext(ctx, "not all members of a user resolved", "member", *row, "cause", logError(err))
+	return nil
 }
 
 // applyEach applies changes, and returns the members that changed. retry is true if another process

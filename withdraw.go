@@ -330,11 +330,15 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, to Status, a
 	}
 	now := row
 	if u != nil {
-		if _, err := s.resolveUser(ctx, u, askClerk()); err != nil {
+		_, failure := s.resolveUser(ctx, u, askClerk())
+		if err = s.excuseWrite(ctx, row, failure); err != nil {
 			return false, err
 		}
 		if now, err = s.get(ctx, row.refByID()); err != nil {
 			return false, err
+		}
+		if failure != nil && to == StatusRevoked && now.Version == row.Version {
+			return false, failure
 		}
 	}
 	if to == StatusRevoked {
