@@ -60,8 +60,9 @@ type ReconcileReport struct {
 // member. That member's [Member].SettledAt must be the same or earlier, because newer members may have joined with
 // a wrong key. Without proof, the member stays, and the report counts it as Missing. If there are active members,
 // but Clerk shows neither a user nor an invitation of any member, Reconcile changes nothing and returns a
-// *[ClerkInvitationError]. If the users were really deleted, use Remove. Members that became active in the last five
-// minutes stay, because Clerk may not show their users yet.
+// *[ClerkInvitationError]. If the users were really deleted, use Remove; for organizations, docs/organizations.md
+// says what it needs. Members that became active in the last five minutes stay, because Clerk may not show their
+// users yet.
 // A member who has left an organization stays until Clerk shows another active member's membership.
 //
 // It makes about one request per 100 pending or active members, one per 100 members of an organization, one
