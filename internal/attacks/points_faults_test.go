@@ -542,7 +542,9 @@ func (a *attack) once(t *testing.T, g *ground) {
 	first := a.fault
 	excused := 0
 	if a.kind == faultKill {
-		require.True(t, w.runChild(&first), "the point is reached: %v", w.ended)
+		reached := w.runChild(&first)
+		a.skipIfSlow(t, reached)
+		require.True(t, reached, "the point is reached: %v", w.ended)
 		if a.second != nil { // the host's second attempt is killed, too
 			w.clock.Advance(later)
 			second := *a.second
@@ -559,6 +561,7 @@ func (a *attack) once(t *testing.T, g *ground) {
 		}
 		w.run(k)
 		if a.second == nil {
+			a.skipIfSlow(t, slices.Contains(k.happened, &first))
 			require.Contains(t, k.happened, &first, "the point is reached: %v", w.ended)
 		}
 		require.NotEmpty(t, k.happened) // the second fault may have come first and prevented the other
@@ -570,6 +573,15 @@ func (a *attack) once(t *testing.T, g *ground) {
 	g.members.Add(int64(members))
 	g.emails.Add(int64(w.clerk.Emails()))
 	g.excused.Add(int64(second))
+}
+
+// skipIfSlow skips an attack on a reading of the clock that has not happened. While the scenario was tried without faults, a
+// busy machine may have taken seconds, for which the test's clock stood still. Then the library reads the clock once more.
+func (a *attack) skipIfSlow(t *testing.T, reached bool) {
+	t.Helper()
+	if !reached && strings.HasSuffix(a.site, ">setClock/Clock") {
+		t.Skip("the clock was not read: only a slow machine reads it here")
+	}
 }
 
 // Whatever happens between two effects, no person is lost and no person gets a second email.
