@@ -288,7 +288,9 @@ func (s *Service) removeAdded(ctx context.Context, a *attempt) error {
 	if a.mayHaveAdded == nil {
 		return nil
 	}
-	err := s.removeUnneeded(ctx, a.row, a.mayHaveAdded)
+	p := askClerk()
+	p.onlyAccepted = true // the membership may be the attempt's own
+	err := s.removeUnneeded(ctx, a.row, a.mayHaveAdded, p)
 	if err != nil {
 		s.log.WarnContext(ctx, "membership not ended", "member", *a.row, "cause", logError(err))
 	}
@@ -306,14 +308,15 @@ func (m Member) needsMembership(organization string) bool {
 
 // removeUnneeded ends u's membership of row's organization, unless another member is active by it. It first resolves
 // the other members that wait for u there.
-func (s *Service) removeUnneeded(ctx context.Context, row *Member, u *User) error {
-	unresolved, err := s.resolveOthers(ctx, u, row)
-	if err != nil || unresolved { // an unresolved member may become active by it
+func (s *Service) removeUnneeded(ctx context.Context, row *Member, u *User, p proof) error {
+	failure := s.resolveOthers(ctx, row, u, p)
+	if err := s.excuseWrite(ctx, row, failure); err != nil {
 		return err
 	}
-	rows, err := s.store.Find(ctx, Query{UserIDs: []string{u.ID}})
+	rows, err := s.rowsOf(ctx, u)
 	needed := slices.ContainsFunc(rows, func(other *Member) bool {
-		return other.Status == StatusActive && other.organization() == row.organization()
+		mayJoin := failure != nil && other.Status.Waits() // it could not be written
+		return other.ID != row.ID && other.organization() == row.organization() && (other.Status == StatusActive || mayJoin)
 	})
 	if err != nil || needed {
 		return err
@@ -413,11 +416,7 @@ func (m Member) mayHaveAdded() bool {
 // the membership even if the list does not show it.
 func (s *Service) endMembership(ctx context.Context, row *Member, to Status, accepted acceptance) error {
 	if row.Status == StatusActive {
-		u, err := s.readUser(ctx, row.ClerkUserID)
-		if err == nil { // the others would wait for an invitation that was accepted
-			_, err = s.resolveOthers(ctx, u, row)
-		}
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		if err := s.resolveSharers(ctx, row); err != nil {
 			return err
 		}
 		return s.removeMember(ctx, row.organization(), row.ClerkUserID)
@@ -430,30 +429,17 @@ func (s *Service) endMembership(ctx context.Context, row *Member, to Status, acc
 	case u == nil, !mayBeMember, to == StatusRevoked && m != nil && m.isOlder(row):
 		return nil
 	}
-	err = s.removeUnneeded(ctx, row, u)
+	p := askClerk()
+	if m != nil { // the list may no longer show it
+		p.members[Membership{OrganizationID: row.organization(), UserID: u.ID}] = true
+	}
+	err = s.removeUnneeded(ctx, row, u, p)
 	if errors.Is(err, ErrLastAdmin) { // the user stays, so the member becomes active
 		if _, failure := s.resolveUser(ctx, u, askClerk()); failure != nil {
 			s.log.WarnContext(ctx, "not all members of a user resolved", "member", *row, "cause", logError(failure))
 		}
 	}
 	return err
-}
-
-// resolveOthers resolves the other members that wait for u in row's organization, while row ends. They may have
-// accepted, and the webhook may be late. unresolved is true if one could not be written.
-func (s *Service) resolveOthers(ctx context.Context, u *User, row *Member) (unresolved bool, err error) {
-	p := askClerk()
-	p.ending = row
-	rows, err := s.rowsOf(ctx, u)
-	others := slices.DeleteFunc(p.withoutEnding(rows), func(other *Member) bool {
-		return !other.Status.Waits() || other.organization() != row.organization()
-	})
-	if err != nil || len(others) == 0 {
-		return false, err
-	}
-	_, err = s.resolve(ctx, u, others, p)
-	failure := s.excuseWrite(ctx, row, err)
-	return err != nil && failure == nil, failure
 }
 
 // removeMember ends the user's membership of the organization. It succeeds if the membership does not exist.

@@ -1003,3 +1003,194 @@ func TestOrganization_LostResponsesStopThePass(t *testing.T) {
 		require.Equal(t, 3, report.Claimed)
 	})
 }
+
+// Remove of an active member needs only the request that ends the membership.
+func TestOrganization_RemoveActiveWhileTheUserCannotBeRead(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{500, 429} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+				joinedAs(t, b, "acme", "ada@example.com")
+				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallGetUser, Status: status, Times: -1, RetryAfter: time.Minute})
+				_, err := b.Remove(t.Context(), testkit.Ada)
+				require.NoError(t, err)
+				b.RequireMembersAtClerk(t)
+			})
+		})
+	}
+}
+
+// The person was added for one tenant, while the other tenant's invitation is open. After Remove, the person can still accept it.
+func TestOrganization_RemoveActiveKeepsAnotherTenantsInvitation(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		b.Clerk.JoinOrganization(org, b.Clerk.AddVerifiedUser("grace@example.com").ID, "org:admin")
+		b.MustInvite(t, "grace@example.com")
+		other, err := b.Invite(t.Context(), testkit.Params("globex", "ada@example.com"))
+		require.NoError(t, err)
+		u := b.Clerk.AddVerifiedUser("ada@example.com")
+		m, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusActive, m.Status)
+		require.Equal(t, clerkinvite.StatusPending, memberAt(t, b, other.Ref()).Status)
+		_, err = b.Remove(t.Context(), testkit.Ada)
+		require.NoError(t, err)
+		b.Clock.Advance(time.Hour)
+		b.MustReconcile(t)
+		now := memberAt(t, b, other.Ref())
+		require.Equal(t, clerkinvite.StatusPending, now.Status)
+		require.NoError(t, b.Clerk.AcceptOrganization(other.InvitationID, u.ID))
+		_, err = b.ResolveUser(t.Context(), u.ID)
+		require.NoError(t, err)
+		require.Equal(t, clerkinvite.StatusActive, memberAt(t, b, other.Ref()).Status)
+	})
+}
+
+// Clerk's list shows the membership once, and then no longer. Another tenant's member has accepted, so the membership stays.
+func TestOrganization_RemoveWithAListThatLags(t *testing.T) {
+	t.Parallel()
+	clerk := clerkinvitetest.NewClerk()
+	api := &strangeAPI{Clerk: clerk}
+	b := testkit.New(t, testkit.Options{Organization: org}, clerk, api, clerkinvitetest.NewMemoryStore())
+	other, err := b.Invite(t.Context(), testkit.Params("globex", "ada@example.com"))
+	require.NoError(t, err)
+	_, err = b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+	require.NoError(t, err)
+	u := clerk.AddVerifiedUser("ada@example.com")
+	require.NoError(t, clerk.AcceptOrganization(other.InvitationID, u.ID))
+	calls := 0
+	api.members = func(list []clerkinvite.Membership) []clerkinvite.Membership {
+		if calls++; calls > 1 {
+			return nil
+		}
+		return list
+	}
+	_, err = b.Remove(t.Context(), testkit.Ada)
+	require.NoError(t, err)
+	b.RequireMembersAtClerk(t, u.ID)
+}
+
+// A withdrawn attempt has added the user. The other tenant's invitation was not accepted, so its member keeps waiting, and the membership ends.
+func TestOrganization_WithdrawnAddProvesNothing(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
+		other, err := b.Invite(t.Context(), testkit.Params("globex", "ada@example.com"))
+		require.NoError(t, err)
+		b.Clerk.AddVerifiedUser("ada@example.com")
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+		_, err = b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+		require.Error(t, err)
+		require.Equal(t, clerkinvite.ReasonWithdrawn, b.Member(t, "ada@example.com").Reason)
+		b.RequireMembersAtClerk(t)
+		require.Equal(t, clerkinvite.StatusPending, memberAt(t, b, other.Ref()).Status)
+	})
+}
+
+// One tenant's response to a create was lost, and another tenant's member adopted the invitation. Remove or Purge of that
+// member leaves the invitation open, because the first member is due and will find it.
+func TestOrganization_AdoptedInvitationOfALostCreate(t *testing.T) {
+	t.Parallel()
+	for _, verb := range []string{"Remove", "Purge"} {
+		t.Run(verb, func(t *testing.T) {
+			eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+				b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallOrganizationCreate, When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+				_, err := b.Invite(t.Context(), testkit.Params("globex", "ada@example.com"))
+				require.Error(t, err)
+				b.Clerk.ClearFaults()
+				open := b.Clerk.OpenInvitations("ada@example.com")
+				require.Len(t, open, 1)
+				m := b.MustInvite(t, "ada@example.com")
+				require.Equal(t, open[0].ID, m.InvitationID)
+				removeAsSecondAddress(t, b, m.Ref())
+				ref := clerkinvite.Ref{TenantID: "globex", Email: "ada@example.com"}
+				require.True(t, memberAt(t, b, ref).Due())
+				require.Empty(t, memberAt(t, b, ref).InvitationID)
+				_, err = refVerbs[verb](t.Context(), b, testkit.Ada)
+				require.NoError(t, err)
+				b.Clock.Advance(2 * time.Hour)
+				_, err = b.Deliver(t.Context(), nil)
+				require.NoError(t, err)
+				now := memberAt(t, b, ref)
+				require.Equal(t, clerkinvite.StatusPending, now.Status)
+				require.Equal(t, 1, b.Clerk.EmailsTo("ada@example.com"))
+			})
+		})
+	}
+}
+
+// Another tenant's member stops waiting during a Remove, and the hook of a tenant without an organization fails. No member
+// needs the membership, so it ends.
+func TestOrganization_RemoveBesideAnUnrelatedHook(t *testing.T) {
+	t.Parallel()
+	clerk := clerkinvitetest.NewClerk()
+	var hook error
+	store := refusingStore{clerkinvitetest.NewMemoryStore(), func(next *clerkinvite.Member) error {
+		if next.TenantID == "initech" {
+			return hook
+		}
+		return nil
+	}}
+	b := testkit.New(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) {
+		c.Authorize = func(_ context.Context, p *clerkinvite.InviteParams) error {
+			if p.TenantID != "initech" {
+				p.Organization = &clerkinvite.Organization{ID: org}
+			}
+			return nil
+		}
+	}}, clerk, clerk, store)
+	_, err := b.Reserve(t.Context(), testkit.Params("globex", "ada@example.com"))
+	require.NoError(t, err)
+	_, err = b.Reserve(t.Context(), testkit.Params("initech", "ada@example.com")) // into the application
+	require.NoError(t, err)
+	_, err = b.Reserve(t.Context(), testkit.Params("acme", "ada@example.com"))
+	require.NoError(t, err)
+	u := clerk.AddVerifiedUser("ada@example.com")
+	clerk.JoinOrganization(org, u.ID, "org:member")
+	hook = errors.New("hook of initech")
+	ref := clerkinvite.Ref{TenantID: "globex", Email: "ada@example.com"}
+	// The change must happen between the reading of the rows and their write: remove globex in the store's Update.
+	var raced atomic.Bool
+	racing := racingStore{b.Store, func() {
+		if raced.Swap(true) {
+			return
+		}
+		row, err := store.Store.Find(t.Context(), clerkinvite.Query{Emails: []string{"ada@example.com"}})
+		require.NoError(t, err)
+		for _, r := range row {
+			if r.TenantID != ref.TenantID {
+				continue
+			}
+			next := *r
+			next.Status, next.NextAttemptAt = clerkinvite.StatusRevoked, nil
+			res, err := store.Store.Update(t.Context(), []clerkinvite.Change{{Old: r, New: &next}})
+			require.NoError(t, err)
+			require.NoError(t, res[0].Err)
+		}
+	}}
+	b2 := testkit.New(t, testkit.Options{Clock: b.Clock, Configure: func(c *clerkinvite.Config) { c.Organizations = clerk }}, clerk, clerk, racing)
+	_, err = b2.Remove(t.Context(), testkit.Ada)
+	require.NoError(t, err)
+	b.RequireMembersAtClerk(t)
+}
+
+// racingStore calls before directly before a write of globex's rows.
+type racingStore struct {
+	clerkinvite.Store
+	before func()
+}
+
+func (s racingStore) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	for _, c := range changes {
+		if c.New != nil && c.New.TenantID == "globex" {
+			s.before()
+		}
+	}
+	return s.Store.Update(ctx, changes)
+}
+
+func memberAt(t *testing.T, b *testkit.Rig, ref clerkinvite.Ref) *clerkinvite.Member {
+	t.Helper()
+	m, err := b.Get(t.Context(), ref)
+	require.NoError(t, err)
+	return m
+}

@@ -124,6 +124,8 @@ type proof struct {
 	ask      bool                // resolving may call Clerk, also for what is not in the maps
 	asked    map[Ref]error       // result of listing the accepted invitations of an organization and address
 	ending   *Member             // becomes revoked or removed, so it does not become active; or nil
+
+	onlyAccepted bool // a membership proves nothing without an accepted invitation
 }
 
 // askClerk returns an empty proof that asks Clerk when needed.
@@ -187,6 +189,41 @@ func (s *Service) resolve(ctx context.Context, u *User, rows []*Member, p proof)
 	return changed, fmt.Errorf("clerkinvite: resolve user %s: %w", u.ID, ErrConflict)
 }
 
+// resolveOthers resolves the other members that wait for u in row's organization, while row ends. They may have
+// accepted, and the webhook may be late.
+func (s *Service) resolveOthers(ctx context.Context, row *Member, u *User, p proof) error {
+	p.ending = row
+	rows, err := s.rowsOf(ctx, u)
+	others := slices.DeleteFunc(p.withoutEnding(rows), func(other *Member) bool {
+		return !other.Status.Waits() || other.organization() != row.organization()
+	})
+	if err != nil || len(others) == 0 {
+		return err
+	}
+	_, err = s.resolve(ctx, u, others, p)
+	return err
+}
+
+// resolveSharers resolves the other tenants' members that wait for the invitation with which an active row's user joined.
+// Otherwise they would wait for an accepted invitation.
+func (s *Service) resolveSharers(ctx context.Context, row *Member) error {
+	rows, err := s.store.Find(ctx, Query{Emails: []string{row.Email}})
+	shared := slices.ContainsFunc(rows, func(other *Member) bool {
+		return row.InvitationID != "" && other.Status.Waits() && other.InvitationID == row.InvitationID
+	})
+	if err != nil || !shared {
+		return err
+	}
+	u, err := s.readUser(ctx, row.ClerkUserID)
+	if err == nil {
+		err = s.excuseWrite(ctx, row, s.resolveOthers(ctx, row, u, askClerk()))
+	}
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
 // excuseWrite logs an error of resolving row's user, and returns nil, if the error is the store's. It may concern another
 // tenant's row, and must not keep row from ending.
 func (s *Service) excuseWrite(ctx context.Context, row *Member, err error) error {
@@ -245,7 +282,7 @@ func (s *Service) proveRow(ctx context.Context, u *User, row *Member, p proof) e
 	if err := s.addMemberships(ctx, row.organization(), []string{u.ID}, p); err != nil {
 		return err
 	}
-	if u.joined(row, s.now()) == needsList && p.isMember(u, row) {
+	if (u.joined(row, s.now()) == needsList || p.onlyAccepted) && p.isMember(u, row) {
 		return s.listAccepted(ctx, row, p)
 	}
 	return nil
@@ -310,7 +347,7 @@ func resolutions(u *User, rows []*Member, p proof, now time.Time) (changes, post
 			continue
 		}
 		joined := u.joined(row, now)
-		if joined == tooLate || joined == needsList && !p.accepted[row.InvitationID] {
+		if joined == tooLate || (joined == needsList || p.onlyAccepted) && !p.accepted[row.InvitationID] {
 			continue
 		}
 		second := Change{row, asEnded(*row, StatusRemoved, ReasonSecondAddress, now)}

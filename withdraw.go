@@ -211,14 +211,18 @@ func (inv *Invitation) belongsTo(row *Member) bool {
 	return m.ID == row.ID || inv.ID == row.InvitationID
 }
 
-// isShared reports whether another tenant's member waits for an open invitation that belongs to row. Members share an
+// isShared reports whether another tenant's member needs an open invitation that belongs to row. Members share an
 // invitation only by adopting it. In an organization, they can adopt even an invitation with row's marker.
 func (s *Service) isShared(ctx context.Context, row *Member, inv *Invitation) (bool, error) {
-	if m, _ := inv.mark(); isFinal(inv.Status) || m.ID == row.ID && row.organization() == "" {
+	m, _ := inv.mark()
+	if isFinal(inv.Status) || m.ID == row.ID && row.organization() == "" {
 		return false, nil
 	}
 	rows, err := s.store.Find(ctx, Query{Emails: []string{row.Email}})
-	return slices.ContainsFunc(rows, func(other *Member) bool { return other.ID != row.ID && other.InvitationID == inv.ID }), err
+	return slices.ContainsFunc(rows, func(other *Member) bool {
+		created := other.ID == m.ID && other.Due() // the response was lost
+		return other.ID != row.ID && (other.InvitationID == inv.ID || created)
+	}), err
 }
 
 // revokeUnlisted revokes the invitation that an active, failed or removed member still refers to. Clerk's

@@ -168,6 +168,21 @@ func organizations() []scenario {
 			w.must(err)
 		}},
 		{name: "organization: remove an active member", organization: adding, arrange: active, act: remove, people: []person{{ann, "removed", "active"}, {bob, "active", ""}}},
+		{name: "organization: remove an active member whose invitation another tenant shares", organization: asking, act: remove, people: []person{{ann, "removed", "active"}, {bob, "active", ""}}, arrange: func(w *world) {
+			w.clerk.JoinOrganization("org_acme", w.clerk.AddVerifiedUser(bob).ID, "org:member")
+			w.invited(bob, ann)
+			_, err := w.calm.Invite(w.ctx, clerkinvite.InviteParams{TenantID: "globex", Email: ann})
+			w.must(err)
+			w.clock.Advance(later)
+			row, err := w.calm.Get(w.ctx, acme(ann))
+			w.must(err)
+			u := w.clerk.AddVerifiedUser(ann)
+			w.must(w.clerk.AcceptOrganization(row.InvitationID, u.ID))
+			joined := *row
+			joined.Status, joined.ClerkUserID = clerkinvite.StatusActive, u.ID
+			results, err := w.store.Update(w.ctx, []clerkinvite.Change{{Old: row, New: &joined}})
+			w.must(errors.Join(err, results[0].Err))
+		}},
 		{name: "organization: remove a deleted user", organization: adding, act: remove, people: []person{{ann, "removed", "active"}, {bob, "active", ""}}, arrange: func(w *world) {
 			u := w.clerk.AddVerifiedUser(ann)
 			w.clerk.AddVerifiedUser(bob)

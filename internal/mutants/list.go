@@ -301,13 +301,13 @@ var mutants = []mutant{
 		{"organization.go", "m.Due() && m.mayHaveInvitation()\n", "m.Due() && m.Attempts > 0\n"},
 	}},
 	{name: "a membership ends that another tenant needs", test: "TestOrganization_WithdrawKeepsAMembershipOfOthers/Revoke/another_tenant_needs_it", edits: []edit{
-		{"organization.go", "	err = s.removeUnneeded(ctx, row, u)\n	if errors.Is(err, ErrLastAdmin) { // the user", "	err = s.removeMember(ctx, row.organization(), u.ID)\n	if errors.Is(err, ErrLastAdmin) { // the user"},
+		{"organization.go", "	err = s.removeUnneeded(ctx, row, u, p)\n	if errors.Is(err, ErrLastAdmin) { // the user", "	err = s.removeMember(ctx, row.organization(), u.ID)\n	if errors.Is(err, ErrLastAdmin) { // the user"},
 	}},
 	{name: "a membership ends that another member has just accepted", test: "TestOrganization_WithdrawKeepsAnUnreportedMembership", edits: []edit{
-		{"organization.go", "	unresolved, err := s.resolveOthers(ctx, u, row)\n", "	unresolved, err := false, ctx.Err()\n"},
+		{"organization.go", "	failure := s.resolveOthers(ctx, row, u, p)\n", "	failure := ctx.Err()\n"},
 	}},
 	{name: "Remove leaves another tenant's member waiting for an accepted invitation", test: "TestOrganization_SharedInvitationAccepted", edits: []edit{
-		{"organization.go", "			_, err = s.resolveOthers(ctx, u, row)\n", "			_, err = u, ctx.Err()\n"},
+		{"organization.go", "if err := s.resolveSharers(ctx, row); err != nil {", "if err := ctx.Err(); err != nil {"},
 	}},
 	{name: "Remove believes a list of memberships that lags", test: "TestOrganization_WithdrawWhileMembershipsLag", edits: []edit{
 		{"organization.go", "m != nil || row.Status.Waits() && accepted != notAccepted || row.mayHaveAdded()", "m != nil"},
@@ -400,7 +400,7 @@ var mutants = []mutant{
 		{"deliver_settle.go", "			_ = s.removeAdded(ctx, a)\n			return nil\n", "			return nil\n"},
 	}},
 	{name: "an active member leaves its organization for a second address", test: "TestOrganization_AddedForASecondAddress", edits: []edit{
-		{"organization.go", "return other.Status == StatusActive && other.organization() == row.organization()", "return false"},
+		{"organization.go", "return other.ID != row.ID && other.organization() == row.organization() && (other.Status == StatusActive || mayJoin)", "return mayJoin && false"},
 	}},
 	{name: "an invitation into an organization does not show that the key is right", test: "TestOrganization_InvitationShowsTheInstance", edits: []edit{
 		{"reconcile.go", "	if s.cfg.Organizations != nil {\n		queries =", "	if false {\n		queries ="},
@@ -467,6 +467,15 @@ var mutants = []mutant{
 	}},
 	{name: "a member becomes active while it is being removed", test: "TestOrganization_RemoveKeepsAnotherTenantsMembership", edits: []edit{
 		{"pending.go", "		rows = p.withoutEnding(rows)\n", ""},
+	}},
+	{name: "a membership that the library has added proves an acceptance", test: "TestOrganization_WithdrawnAddProvesNothing", edits: []edit{
+		{"organization.go", "	p.onlyAccepted = true // the", "	p.onlyAccepted = false // the"},
+	}},
+	{name: "the invitation of a lost create is revoked as adopted", test: "TestOrganization_AdoptedInvitationOfALostCreate", edits: []edit{
+		{"withdraw.go", "(other.InvitationID == inv.ID || created)", "(other.InvitationID == inv.ID || created && false)"},
+	}},
+	{name: "Remove trusts a later list of memberships", test: "TestOrganization_RemoveWithAListThatLags", edits: []edit{
+		{"organization.go", "	if m != nil { // the list may", "	if m != nil && false { // the list may"},
 	}},
 	{name: "organizations that are disabled count as deleted", test: "TestOrganization_EndWhileOrganizationsAreDisabled", edits: []edit{
 		{"organization.go", "!saysNoOrganization(failure) || codeOf(failure) == codeNoOrganizations", "!saysNoOrganization(failure)"},

@@ -187,8 +187,8 @@ func costs() []cost {
 		{"InviteMany", "organization: 25 people", "25 pending", 4, "GET /users, 3 POST /organizations/invitations/bulk", 13, nil, do.inviteMany(25)},
 		{"Resend", "organization: pending", "pending", 4, "GET /organizations/invitations, GET /users, POST /organizations/invitations, POST /organizations/invitations/revoke", 3, is.pending, do.resend},
 		{"Revoke", "organization: pending", "revoked", 1, "POST /organizations/invitations/revoke", 2, is.pending, do.revoke},
-		{"Remove", "organization: active", "removed", 3, "DELETE /organizations/memberships, GET /organizations/invitations, GET /users/{id}", 3, is.added, do.remove},
-		{"Remove", "organization: active, with an open invitation", "removed", 4, "DELETE /organizations/memberships, GET /organizations/invitations, GET /users/{id}, POST /organizations/invitations/revoke", 4, is.activeWithLink, do.remove},
+		{"Remove", "organization: active", "removed", 2, "DELETE /organizations/memberships, GET /organizations/invitations", 3, is.added, do.remove},
+		{"Remove", "organization: active, with an open invitation", "removed", 3, "DELETE /organizations/memberships, GET /organizations/invitations, POST /organizations/invitations/revoke", 4, is.activeWithLink, do.remove},
 		{"Remove", "organization: pending", "removed", 2, "GET /users, POST /organizations/invitations/revoke", 2, is.pending, do.remove},
 		{"Reconcile", "organization: 25 pending", "25 members, 0 changed", 9, "4 GET /invitations, 4 GET /organization_invitations, GET /users", 6, is.manyPending(25), do.reconcile(nil)},
 
