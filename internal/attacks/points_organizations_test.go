@@ -3,6 +3,7 @@ package attacks_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 
 	"github.com/stretchr/testify/require"
@@ -19,7 +20,7 @@ func (w *world) checkMemberships(rows []*clerkinvite.Member) {
 	}
 	var want, got []string
 	for _, m := range rows {
-		if m.Organization() != nil && m.Status == clerkinvite.StatusActive {
+		if m.Organization() != nil && m.Status == clerkinvite.StatusActive && !slices.Contains(want, m.ClerkUserID) {
 			want = append(want, m.ClerkUserID)
 		}
 	}
