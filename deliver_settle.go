@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // settle writes the verdicts of attempts that are not settled yet, and revokes the invitations that they leave behind.
@@ -98,7 +99,8 @@ func (s *Service) checkOlder(ctx context.Context, a *attempt) {
 	switch {
 	case err == nil:
 		a.olderRevoked = slices.ContainsFunc(revoked, func(inv Invitation) bool { return inv.ID == a.row.InvitationID })
-	case s.deletedOrganization(ctx, a.row, err): // and its invitations with it
+	case s.deletedOrganization(ctx, a.row, err), // and its invitations with it
+		saysDeletedOrganization(err) && s.backoff(a.row.Attempts) >= time.Hour: // no proof of the key, but for an hour
 		a.olderRevoked = true
 	default:
 		s.log.WarnContext(ctx, "call to Clerk failed", "op", "list invitations", "member", *a.row, "cause", logError(err))

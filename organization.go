@@ -501,10 +501,15 @@ func saysNoOrganization(err error) bool {
 		saysNotFound(err) && api.Meta[metaParamName] == nil
 }
 
+// saysDeletedOrganization is saysNoOrganization without the response while organizations are disabled.
+func saysDeletedOrganization(err error) bool {
+	return saysNoOrganization(err) && codeOf(err) != codeNoOrganizations
+}
+
 // deletedOrganization reports whether a call for the row failed because its organization was deleted, and all
 // of its invitations and memberships with it. Another instance's key would get the same response.
 func (s *Service) deletedOrganization(ctx context.Context, row *Member, failure error) bool {
-	if row.organization() == "" || !saysNoOrganization(failure) || codeOf(failure) == codeNoOrganizations {
+	if row.organization() == "" || !saysDeletedOrganization(failure) {
 		return false
 	}
 	if _, err := s.listInvitations(ctx, row, InvitationPending); !saysNoOrganization(err) {

@@ -1154,7 +1154,7 @@ func TestOrganization_RemoveBesideAnUnrelatedHook(t *testing.T) {
 		if raced.Swap(true) {
 			return
 		}
-		row, err := store.Store.Find(t.Context(), clerkinvite.Query{Emails: []string{"ada@example.com"}})
+		row, err := store.Find(t.Context(), clerkinvite.Query{Emails: []string{"ada@example.com"}})
 		require.NoError(t, err)
 		for _, r := range row {
 			if r.TenantID != ref.TenantID {
@@ -1193,4 +1193,27 @@ func memberAt(t *testing.T, b *testkit.Rig, ref clerkinvite.Ref) *clerkinvite.Me
 	m, err := b.Get(t.Context(), ref)
 	require.NoError(t, err)
 	return m
+}
+
+// An organization was deleted, and nothing else shows that the key is right. A resend waits for an hour, and then ends.
+func TestOrganization_ResendIntoADeletedOrganization(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		m := b.MustInvite(t, "ada@example.com")
+		b.Clock.Advance(time.Hour)
+		b.Clerk.DeleteOrganization(org)
+		_, err := b.Resend(t.Context(), m.Ref())
+		require.Error(t, err)
+		began := b.Clock.Now()
+		for b.Member(t, "ada@example.com").Due() {
+			b.Clock.Advance(time.Minute)
+			_, err := b.Deliver(t.Context(), nil)
+			require.NoError(t, err)
+			require.Less(t, b.Clock.Now().Sub(began), 3*time.Hour)
+		}
+		require.Greater(t, b.Clock.Now().Sub(began), 50*time.Minute)
+		ended := b.Member(t, "ada@example.com")
+		require.Equal(t, clerkinvite.StatusRevoked, ended.Status)
+		require.Equal(t, "resource_not_found", ended.Reason)
+	})
 }

@@ -335,7 +335,7 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, to Status, a
 	now := row
 	if u != nil {
 		_, failure := s.resolveUser(ctx, u, askClerk())
-		if err = s.excuseWrite(ctx, row, failure); err != nil {
+		if err := s.excuseWrite(ctx, row, failure); err != nil {
 			return false, err
 		}
 		if now, err = s.get(ctx, row.refByID()); err != nil {

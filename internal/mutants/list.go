@@ -316,7 +316,7 @@ var mutants = []mutant{
 		{"withdraw.go", "	m, _ := inv.mark()\n	return m.ID == row.ID || inv.ID", "	m, marked := inv.mark()\n	return m.ID == row.ID || !marked && inv.ID"},
 	}},
 	{name: "a resend with another instance's key loses the older invitation", test: "TestOrganization_ResendWithAnotherInstance/another_instance's_key", edits: []edit{
-		{"deliver_settle.go", "case s.deletedOrganization(ctx, a.row, err):", "case saysNoOrganization(err):"},
+		{"deliver_settle.go", "case s.deletedOrganization(ctx, a.row, err), ", "case saysNoOrganization(err), "},
 	}},
 	{name: "a link is revoked although Config.Organizations is missing", test: "TestOrganization_RemoveByAProcessWithout", edits: []edit{
 		{"withdraw.go", "if endsMembership && s.cfg.Organizations == nil {", "if endsMembership && to == \"\" {"},
@@ -477,8 +477,11 @@ var mutants = []mutant{
 	{name: "Remove trusts a later list of memberships", test: "TestOrganization_RemoveWithAListThatLags", edits: []edit{
 		{"organization.go", "	if m != nil { // the list may", "	if m != nil && false { // the list may"},
 	}},
+	{name: "a resend into a deleted organization never ends", test: "TestOrganization_ResendIntoADeletedOrganization", edits: []edit{
+		{"deliver_settle.go", "s.backoff(a.row.Attempts) >= time.Hour:", "s.backoff(a.row.Attempts) > time.Hour:"},
+	}},
 	{name: "organizations that are disabled count as deleted", test: "TestOrganization_EndWhileOrganizationsAreDisabled", edits: []edit{
-		{"organization.go", "!saysNoOrganization(failure) || codeOf(failure) == codeNoOrganizations", "!saysNoOrganization(failure)"},
+		{"organization.go", "!saysDeletedOrganization(failure)", "!saysNoOrganization(failure)"},
 	}},
 	{name: "another tenant's hook keeps a member", test: "TestOrganization_RemoveBesideAFailingHook", edits: []edit{
 		{"pending.go", "if err == nil || ctx.Err() != nil || errors.As(err, &clerks) {", "if true || errors.As(err, &clerks) {"},
