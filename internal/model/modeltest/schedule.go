@@ -81,6 +81,7 @@ type task struct {
 	claims       map[mark]time.Time    // what it has claimed, and when
 	claimedRows  []*clerkinvite.Member // the same, as they were claimed
 	there        string                // the ID of the member of ref, when a withdrawal began
+	user         string                // the Clerk user ID, if the verb names the member by it: during the call, it can become another member's
 	looked       map[string]string     // looked-up addresses, and the verified user that was shown, or ""
 	members      map[string]bool       // looked-up users, and whether they were shown as members of the organization
 	made         map[string]bool       // invitations it created
