@@ -453,7 +453,7 @@ func (s *sequence) invited(t *task, old, m *clerkinvite.Member) {
 	case inv == nil && s.vanished(m):
 	case inv == nil:
 		s.failf("invitation: %s waits for %s, which does not exist", s.named(m), m.InvitationID)
-	case (s.bare[inv.ID] || inOrganization(m) && old.Status == clerkinvite.StatusReserved && (inv.member != m.ID || inv.send < m.Send && s.waitedFor(t.before, inv.ID))) && inv.OrganizationID == organizationOf(m) && m.Sent == m.Send && m.Email == inv.Email: // adopted: it may have been this send's
+	case (s.bare[inv.ID] || inOrganization(m) && old.Status == clerkinvite.StatusReserved && (inv.member != m.ID || inv.send < m.Send && (s.waitedFor(t.before, inv.ID) || s.waitedFor(t.seen, inv.ID)))) && inv.OrganizationID == organizationOf(m) && m.Sent == m.Send && m.Email == inv.Email: // adopted: it may have been this send's
 		s.adopted[inv.ID] = true
 	case inv.member != m.ID || inv.send != m.Send || m.Sent != m.Send || inv.Email != m.Email:
 		s.failf("invitation: %s waits in send %d for %s, which belongs to another member or to send %d", s.named(m), m.Send, inv.ID, inv.send)

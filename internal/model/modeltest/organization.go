@@ -304,8 +304,8 @@ func (s *sequence) replaced(id string) bool {
 
 // resending reports whether a resend into the organization replaces the invitation, which may be another tenant's or the
 // dashboard's.
-func (s *sequence) resending(inv *invitation) bool {
-	return inv.OrganizationID != "" && slices.ContainsFunc(s.rows, func(m *clerkinvite.Member) bool {
+func (t *task) resending(inv *invitation) bool { // or has just been, because the row may have changed since it was claimed
+	return inv.OrganizationID != "" && slices.ContainsFunc(slices.Concat(t.rows, t.claimedRows), func(m *clerkinvite.Member) bool {
 		return replaces(m) && m.Status == clerkinvite.StatusPending && m.Email == inv.Email && (inv.member != m.ID || inv.send < m.Send)
 	})
 }
@@ -390,7 +390,8 @@ func (s *sequence) notCleared(m *clerkinvite.Member, added addition) bool {
 }
 
 // endedMembership checks that the user of a member whom the task has removed is not left in the organization. If the member
-// was not active, this is the user who has verified the address, unless another member is active by the membership.
+// was not active, this is the user who has verified the address, unless another member is active by the membership, or waits
+// for this user and could not be written.
 func (t *task) endedMembership(there, m *clerkinvite.Member) {
 	unchanged := there != nil && there.Status == clerkinvite.StatusRemoved && there.Version == m.Version
 	if there == nil || !inOrganization(m) || t.verb != remove || t.withdrawals[m.ID] != t && !unchanged {
@@ -400,7 +401,10 @@ func (t *task) endedMembership(there, m *clerkinvite.Member) {
 	if there.Status != clerkinvite.StatusActive {
 		p, since = t.holder(m.Email), t.since(t)
 		if p == nil || p.ever(since, func(at moment) bool { return !holds(at.User, m.Email) }) ||
-			slices.ContainsFunc(slices.Concat(t.before, t.rows), func(other *clerkinvite.Member) bool { return inOrganization(other) && other.ClerkUserID == p.ID }) {
+			slices.ContainsFunc(slices.Concat(t.before, t.rows), func(other *clerkinvite.Member) bool {
+				unresolved := t.storeFailed && other.ID != m.ID && other.Status.Waits() && holds(p.User, other.Email)
+				return inOrganization(other) && (other.ClerkUserID == p.ID || unresolved)
+			}) {
 			return
 		}
 	}
