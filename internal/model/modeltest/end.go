@@ -266,7 +266,7 @@ func (s *sequence) cleanUp() {
 		known := slices.ContainsFunc(s.rows, s.shown)
 		v := pick(s, remove, purge)
 		s.alone(v, func(t *task, ctx context.Context) {
-			t.ref, t.there = m.Ref(), m.ID
+			t.ref, t.given = m.Ref(), m.Ref()
 			var err error
 			if v == purge {
 				err = t.process.service.Purge(ctx, t.ref)

@@ -495,7 +495,7 @@ func (s *sequence) ended(t *task, old, m *clerkinvite.Member) {
 			s.withdrawals[m.ID] = t
 		}
 		t.withdrew = t.withdrew || asked && (old.Status != clerkinvite.StatusActive || inOrganization(m)) // Reconcile revokes the application's open invitations of active members
-		if asked && t.ref != m.Ref() && t.there != m.ID && (t.user == "" || t.user != old.ClerkUserID) {
+		if asked && !t.meant(m) {
 			s.failf("withdrawn: %s withdrew %s", t.name, s.named(m))
 		}
 		if asked && old.Status == clerkinvite.StatusPending && s.open(old.InvitationID) {

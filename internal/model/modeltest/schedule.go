@@ -80,8 +80,8 @@ type task struct {
 	withdrew     bool                  // it has changed its member
 	claims       map[mark]time.Time    // what it has claimed, and when
 	claimedRows  []*clerkinvite.Member // the same, as they were claimed
-	there        string                // the ID of the member of ref, when a withdrawal began
-	user         string                // the Clerk user ID, if the verb names the member by it: during the call, it can become another member's
+	given        clerkinvite.Ref       // the form of ref that a withdrawal was called with
+	first        []*clerkinvite.Member // the rows when it first read the store: it continues with the member that it found there
 	looked       map[string]string     // looked-up addresses, and the verified user that was shown, or ""
 	members      map[string]bool       // looked-up users, and whether they were shown as members of the organization
 	made         map[string]bool       // invitations it created

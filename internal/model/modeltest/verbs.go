@@ -93,7 +93,6 @@ func (t *task) form() clerkinvite.Ref {
 	case m == nil || t.chance(2):
 		return t.ref
 	case m.ClerkUserID != "" && t.chance(2):
-		t.user = m.ClerkUserID
 		return clerkinvite.Ref{TenantID: m.TenantID, ClerkUserID: m.ClerkUserID}
 	}
 	return clerkinvite.Ref{TenantID: m.TenantID, ID: m.ID}
@@ -469,25 +468,31 @@ func (t *task) withdraw(ctx context.Context, do func(context.Context, clerkinvit
 	if to == clerkinvite.StatusRemoved && len(active) > 0 && t.chance(2) {
 		t.ref = pick(t.sequence, active...).Ref()
 	}
-	if m := byRef(t.rows, t.ref); m != nil {
-		t.there = m.ID
-	}
 	t.called(t.ref.TenantID + "/" + t.ref.Email)
 	there := byRef(t.rows, t.ref)
-	m, err := do(ctx, t.form())
+	t.given = t.form()
+	m, err := do(ctx, t.given)
 	if !t.process.dead && isLastAdmin(err) != t.lastAdmin {
 		t.failf("last admin: %s returns %v; Clerk has refused: %v", t.name, outcome{err}, t.lastAdmin)
 	}
 	if !t.returned(m, err, isNotFound, isTransition, isClerks, isConflict, isLastAdmin) || err != nil {
 		return
 	}
-	if !t.had(m, t.ref) && m.ID != t.there && t.user == "" || m.Status != to {
+	if !t.meant(m) || m.Status != to {
 		t.failf("returned: %s returns %v", t.name, state{m})
 	}
 	if t.withdrew {
 		t.dead(m, m.Send)
 	}
 	t.endedMembership(there, m)
+}
+
+// meant reports whether a withdrawal named m. During the call, an address or a Clerk user can become another member's.
+func (t *task) meant(m *clerkinvite.Member) bool {
+	then := byID(t.first, m.ID)
+	return then != nil && slices.Contains([]clerkinvite.Ref{
+		then.Ref(), {TenantID: then.TenantID, ID: then.ID}, {TenantID: then.TenantID, ClerkUserID: then.ClerkUserID},
+	}, t.given)
 }
 
 func (t *task) doPurge(ctx context.Context) {

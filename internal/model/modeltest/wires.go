@@ -331,6 +331,9 @@ func (w wiredStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvi
 	t := taskOf(ctx)
 	return statement(ctx, "find", func() ([]*clerkinvite.Member, error) {
 		t.seen = w.rows
+		if t.first == nil {
+			t.first = w.rows
+		}
 		return w.store.find(q)
 	})
 }
