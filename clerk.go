@@ -18,7 +18,7 @@ import (
 //
 // Errors: *[APIError] for an error response from Clerk and for any failed request;
 // *[InvalidParamsError] for input that cannot be sent. The Service returns any other error
-// to its caller unchanged.
+// to its caller unchanged, but Remove and Revoke only log it if it concerns another member.
 //
 // Until v1, a minor version may add methods to ClerkAPI.
 type ClerkAPI interface {

@@ -224,8 +224,8 @@ func (s *Service) resolveSharers(ctx context.Context, row *Member) error {
 	return err
 }
 
-// excuseWrite logs an error of resolving row's user, and returns nil, if the error is the store's. It may concern another
-// tenant's row, and must not keep row from ending.
+// excuseWrite logs an error of resolving row's user, and returns nil, unless the error is Clerk's or the context's. It may
+// concern another tenant's row, and must not keep row from ending.
 func (s *Service) excuseWrite(ctx context.Context, row *Member, err error) error {
 	var clerks *ClerkInvitationError
 	if err == nil || ctx.Err() != nil || errors.As(err, &clerks) {

@@ -30,7 +30,7 @@ func main() {
 		dirs, args = strings.Split(args[1], ","), args[2:]
 	}
 	if !slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "-parallel") }) {
-		args = append([]string{fmt.Sprintf("-parallel=%d", 2*runtime.NumCPU())}, args...) // tests often wait for PostgreSQL and for each other
+		args = append([]string{fmt.Sprintf("-parallel=%d", 3*runtime.NumCPU())}, args...) // tests often wait for PostgreSQL, for pauses, and for each other
 	}
 	signal.Notify(make(chan os.Signal, 1), os.Interrupt) // go test also gets the signal, and ends
 	r := &run{out: os.Stdout, start: time.Now(), packages: make(map[string]*pkg), skips: make(map[string]int)}
@@ -91,7 +91,7 @@ func here(dir string) string {
 // all tests the modules in dirs in this order, two at a time, and reports whether all tests have passed.
 func (r *run) all(dirs, args []string) bool {
 	for _, dir := range dirs {
-		if err := r.list(dir, args); err != nil {
+		if err := r.list(dir, in(dir, args)); err != nil {
 			r.sayf("%v", err)
 			return false
 		}
@@ -109,7 +109,7 @@ func (r *run) all(dirs, args []string) bool {
 	for _, dir := range dirs {
 		slots <- struct{}{}
 		go func() {
-			passed <- r.test(dir, args)
+			passed <- r.test(dir, in(dir, args))
 			<-slots
 		}()
 	}
@@ -119,6 +119,14 @@ func (r *run) all(dirs, args []string) bool {
 	}
 	r.summary(ok)
 	return ok
+}
+
+// in returns args without the packages that the module in dir does not have.
+func in(dir string, args []string) []string {
+	return slices.DeleteFunc(slices.Clone(args), func(arg string) bool {
+		files, err := filepath.Glob(filepath.Join(dir, arg, "*.go"))
+		return arg[0] == '.' && !strings.HasSuffix(arg, "...") && err == nil && len(files) == 0
+	})
 }
 
 var topLevel = regexp.MustCompile(`(?m)^func (?:(?:Test|Fuzz)[A-Z_]\w*\(\w+ \*testing\.[TF]\)|Example\w*\(\))`)
