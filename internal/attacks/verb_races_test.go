@@ -60,7 +60,7 @@ func raceIn(t *testing.T, o testkit.Options, want []string, start func(t *testin
 	}
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
 		const rounds = 10
-		batches, all := 30, false
+		batches, all := 15, false
 		switch name, kind := path.Split(t.Name()); {
 		case kind != "memory":
 			batches = 3
