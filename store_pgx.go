@@ -279,6 +279,9 @@ func (s *PgxStore) Due(ctx context.Context, q DueQuery) (found []*Member, err er
 
 // Page implements [Store].
 func (s *PgxStore) Page(ctx context.Context, q PageQuery) (found []*Member, err error) {
+	if err := checkPage(q); err != nil {
+		return nil, err
+	}
 	err = s.repeat(ctx, func(bool) error {
 		found, err = s.sql.page(ctx, s.db, q)
 		return err

@@ -84,7 +84,7 @@ func newPgxRow(m *Member) (pgxRow, error) {
 		row.Role, row.InvitedBy, row.ChangedBy, row.Data, row.Params, row.Reason} {
 		if !utf8.ValidString(s) {
 			// json.Marshal would replace invalid bytes, so two tenants could become one.
-			return row, errors.New("clerkinvite: a member has text that is not valid UTF-8")
+			return row, rowError{errors.New("clerkinvite: a member has text that is not valid UTF-8")}
 		}
 	}
 	return row, nil
@@ -408,13 +408,17 @@ type pgxPage struct {
 	N             int      `json:"n"`
 }
 
+func checkPage(q PageQuery) error {
+	switch {
+	case !storeutil.IsText(q.AfterTenantID) || q.AfterID != "" && !storeutil.IsUUID(q.AfterID):
+		return errors.New("clerkinvite: invalid PageQuery: AfterID must be a member's ID, and AfterTenantID its tenant")
+	case q.NewestFirst && q.TenantID == "":
+		return errors.New("clerkinvite: invalid PageQuery: NewestFirst needs a TenantID")
+	}
+	return nil
+}
+
 func (s *pgxSQL) page(ctx context.Context, db pgxQuerier, q PageQuery) ([]*Member, error) {
-	if !storeutil.IsText(q.AfterTenantID) || q.AfterID != "" && !storeutil.IsUUID(q.AfterID) {
-		return nil, errors.New("clerkinvite: invalid PageQuery: AfterID must be a member's ID, and AfterTenantID its tenant")
-	}
-	if q.NewestFirst && q.TenantID == "" {
-		return nil, errors.New("clerkinvite: invalid PageQuery: NewestFirst needs a TenantID")
-	}
 	statuses := slices.Compact(slices.Sorted(slices.Values(storeutil.Texts(q.Statuses))))
 	if !storeutil.IsText(q.TenantID) || !storeutil.IsText(q.EmailPrefix) || !storeutil.IsText(q.InvitedBy) ||
 		len(q.Statuses) > 0 && len(statuses) == 0 {

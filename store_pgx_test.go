@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -1157,5 +1158,25 @@ func TestOnChangeHostCodecs(t *testing.T) {
 		testkit.UpdateRows(t, store, clerkinvite.Change{Old: active})
 		require.Equal(t, [][]clerkinvite.Change{{{New: m}}, {{Old: m, New: active}}, {{Old: active}}}, h.Take())
 		testkit.RequireMirrored(t, pool)
+	})
+}
+
+// A retry cannot succeed, so the caller does not wait for one. The store asks no database.
+func TestPgxStore_InvalidInputIsNotRetried(t *testing.T) {
+	t.Parallel()
+	invalid := &clerkinvite.Member{TenantID: "acme\xff", ID: "00000000-0000-0000-0000-000000000001"}
+	synctest.Test(t, func(t *testing.T) {
+		store, began := clerkinvite.NewPgxStore(nil, nil), time.Now()
+		_, err := store.Page(t.Context(), clerkinvite.PageQuery{AfterTenantID: "acme", AfterID: "no uuid"})
+		require.ErrorContains(t, err, "invalid PageQuery")
+		_, err = store.Page(t.Context(), clerkinvite.PageQuery{NewestFirst: true})
+		require.ErrorContains(t, err, "invalid PageQuery")
+		results, err := store.Insert(t.Context(), []*clerkinvite.Member{invalid})
+		require.NoError(t, err)
+		require.ErrorContains(t, results[0].Err, "not valid UTF-8")
+		results, err = store.Update(t.Context(), []clerkinvite.Change{{Old: invalid, New: invalid}})
+		require.NoError(t, err)
+		require.ErrorContains(t, results[0].Err, "not valid UTF-8")
+		require.Zero(t, time.Since(began))
 	})
 }

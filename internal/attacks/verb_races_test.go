@@ -65,7 +65,7 @@ func raceIn(t *testing.T, o testkit.Options, want []string, start func(t *testin
 		case kind != "memory":
 			batches = 3
 		case testing.Short():
-			batches = 10
+			batches = 5
 		case slices.Contains(frequentRaces, path.Base(name)):
 			batches, all = 100, true
 		}

@@ -30,7 +30,7 @@ func main() {
 		dirs, args = strings.Split(args[1], ","), args[2:]
 	}
 	if !slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "-parallel") }) {
-		args = append([]string{fmt.Sprintf("-parallel=%d", 3*runtime.NumCPU())}, args...) // tests often wait for PostgreSQL, for pauses, and for each other
+		args = append([]string{fmt.Sprintf("-parallel=%d", 2*runtime.NumCPU())}, args...) // tests often wait for PostgreSQL and for each other
 	}
 	signal.Notify(make(chan os.Signal, 1), os.Interrupt) // go test also gets the signal, and ends
 	r := &run{out: os.Stdout, start: time.Now(), packages: make(map[string]*pkg), skips: make(map[string]int)}
