@@ -34,7 +34,7 @@ test: ## test the library, with the race detector and its own PostgreSQL: two to
 	@$(GOTEST) -short -race -shuffle=on -timeout=10m $(PACKAGES)
 
 .PHONY: test-all
-test-all: ## test everything, the other modules too, without -short and the race detector: four to five minutes on two cores
+test-all: ## test everything, the other modules too, without -short and the race detector: four to six minutes on two cores
 	@scripts/ensure-postgres.sh
 	@$(GOTEST) -C $(subst $(space),$(comma),$(MODULES)) -timeout=20m $(PACKAGES)
 
