@@ -1156,9 +1156,6 @@ var faults = map[string]func(s *faulty, memory *clerkinvitetest.MemoryStore){
 // A store with a fault does not pass. Each runs in its own process, because the suite must fail.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("-short: make test-all has what takes long")
-	}
 	if name := os.Getenv("STORETEST_FAULT"); name != "" {
 		storetest.Run(t, func(*testing.T) clerkinvite.Store {
 			s := &faulty{MemoryStore: clerkinvitetest.NewMemoryStore()}

@@ -125,7 +125,7 @@ func (r *run) all(dirs, args []string) bool {
 func in(dir string, args []string) []string {
 	return slices.DeleteFunc(slices.Clone(args), func(arg string) bool {
 		files, err := filepath.Glob(filepath.Join(dir, arg, "*.go"))
-		return arg[0] == '.' && !strings.HasSuffix(arg, "...") && err == nil && len(files) == 0
+		return strings.HasPrefix(arg, ".") && !strings.HasSuffix(arg, "...") && err == nil && len(files) == 0
 	})
 }
 

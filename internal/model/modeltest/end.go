@@ -294,8 +294,8 @@ func (s *sequence) stray(inv *invitation) {
 	if inv.Status != clerkinvite.InvitationPending {
 		return
 	}
-	if erased, gone := s.purged[inv.member]; gone && made >= erased.since {
-		return // its create was under way when the member was erased, and no row knows it any more
+	if erased, gone := s.purged[inv.member]; gone && (made >= erased.since || inv.Email != erased.ref.Email) {
+		return // its create was under way when the member was erased, or its response was lost before the address changed: no row knows it
 	}
 	if m := s.row(inv.member); (m == nil || m.InvitationID != inv.ID || m.Status != clerkinvite.StatusPending) && !s.adoptedInto(inv) {
 		s.failf("end: %s is open, and no member waits for it", inv.ID)
