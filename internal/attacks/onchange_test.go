@@ -793,8 +793,14 @@ func TestOnChange_OneMemberDoesNotBlockOthers(t *testing.T) {
 				deliver()
 				require.NoError(t, err)
 			}
+			isActive := func(p clerkinvite.InviteParams) bool { return b.Member(t, p.Email).Status == clerkinvite.StatusActive }
+			others := slices.DeleteFunc(slices.Clone(ps), func(p clerkinvite.InviteParams) bool { return p.Email == "p7@example.com" })
+			for pass := 1; pass < 5 && name != "panics" && slices.ContainsFunc(others, func(p clerkinvite.InviteParams) bool { return !isActive(p) }); pass++ {
+				b.Clock.Advance(time.Hour) // a very busy machine writes some of them in the next pass
+				deliver()
+			}
 			for _, p := range ps {
-				require.Equal(t, p.Email != "p7@example.com", b.Member(t, p.Email).Status == clerkinvite.StatusActive, p.Email)
+				require.Equal(t, p.Email != "p7@example.com", isActive(p), p.Email)
 			}
 			testkit.Await(t, "the return of all connections", func() bool { return pool.Stat().AcquiredConns() == 0 })
 		})
