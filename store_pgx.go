@@ -1,6 +1,7 @@
 package clerkinvite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -279,13 +280,21 @@ func (s *PgxStore) Due(ctx context.Context, q DueQuery) (found []*Member, err er
 
 // Page implements [Store].
 func (s *PgxStore) Page(ctx context.Context, q PageQuery) (found []*Member, err error) {
-	if err := checkPage(q); err != nil {
+	sql, arg, err := s.sql.page(q)
+	if err != nil || sql == "" {
 		return nil, err
 	}
 	err = s.repeat(ctx, func(bool) error {
-		found, err = s.sql.page(ctx, s.db, q)
+		found, err = queryMembers(ctx, s.db, sql, arg)
 		return err
 	})
+	// SQL does not guarantee the order of rows from a join.
+	slices.SortFunc(found, func(a, b *Member) int {
+		return cmp.Or(strings.Compare(a.TenantID, b.TenantID), strings.Compare(a.ID, b.ID))
+	})
+	if q.NewestFirst {
+		slices.Reverse(found)
+	}
 	return found, err
 }
 
