@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -54,15 +52,12 @@ func (a *trueAPI) CreateInvitation(ctx context.Context, r clerkinvite.Invitation
 // events, the dashboard, other applications, and every undocumented behavior.
 func TestPromise3_Interleavings(t *testing.T) {
 	t.Parallel()
-	n, first := 1000, rand.Uint64N(1<<32)
+	n, first := 1000, testkit.Seed()
 	switch {
 	case testing.Short():
 		n = 200
 	case tally.Long():
 		n = 200_000
-	}
-	if s, err := strconv.ParseUint(os.Getenv("CLERKINVITE_SEED"), 10, 64); err == nil {
-		first = s
 	}
 	t.Logf("seeds %d to %d; CLERKINVITE_SEED chooses others", first, first+uint64(n)-1)
 	row := tally.Start(t, "random operations nested inside each other's calls, every undocumented behavior of Clerk")
