@@ -235,7 +235,7 @@ func (s *Service) claimRows(ctx context.Context, p *pass, rows []*Member) (claim
 	var changes []Change
 	for _, row := range rows {
 		if row.Due() && !row.isClaimed(p.claimedAt) {
-			changes = append(changes, Change{row, s.asClaimedBy(p, *row)})
+			changes = append(changes, Change{row, p.claim(s, *row)})
 		}
 	}
 	results, err := s.apply(ctx, s.store, changes)
@@ -253,9 +253,9 @@ func (s *Service) claimRows(ctx context.Context, p *pass, rows []*Member) (claim
 	return claimed, nil
 }
 
-// asClaimedBy returns the row claimed for an attempt of the pass. The claim replaces when the row is due and what
-// mayHaveInvitation reports, so the pass remembers both.
-func (s *Service) asClaimedBy(p *pass, m Member) *Member {
+// claim claims the row for an attempt of the pass. The claim replaces the row's due time and what mayHaveInvitation
+// reports, so the pass remembers both.
+func (p *pass) claim(s *Service, m Member) *Member {
 	if p.claims == nil {
 		p.claims = make(map[string]claim)
 	}
@@ -361,7 +361,7 @@ type pass struct {
 // claim is the claim of a pass on a row, and what it has replaced.
 type claim struct {
 	until             *time.Time // Member.ClaimedUntil
-	dueAt             time.Time  // when the row was due before the claim
+	wasDueAt          time.Time  // Member.NextAttemptAt before the claim, if it was set
 	mayHaveInvitation bool       // what Member.mayHaveInvitation reported before the claim
 }
 
@@ -381,19 +381,19 @@ type attempt struct {
 	bulkRejected bool  // its bulk request was rejected because of some of the addresses
 	rejection    error // what Clerk said about this address then
 
-	mayHaveAdded *User // the user whom the attempt has added to the organization, or may have without a response
+	maybeAdded   *User // the user whom the attempt has added to the organization, or may have without a response
 	olderRevoked bool  // this or an earlier attempt of a resend has revoked the invitation that the row refers to
 }
 
 // isRetry reports whether there was an earlier attempt at the same send.
 func (a *attempt) isRetry() bool { return a.row.Attempts > 1 }
 
-// isResend reports whether the member was invited before, so that Clerk may have invitations of earlier sends.
-func (a *attempt) isResend() bool { return a.row.Send > 1 }
+// hasEarlierSends reports whether the member was invited before, so that Clerk may have invitations of earlier sends.
+func (a *attempt) hasEarlierSends() bool { return a.row.Send > 1 }
 
-// mayHaveSent reports whether an earlier attempt or request may have created the send's invitation. It assumes so
+// hasEarlierTries reports whether an earlier attempt or request may have created the send's invitation. It assumes so
 // even if the earlier attempts failed before a create.
-func (a *attempt) mayHaveSent() bool { return a.isRetry() || a.bulkRejected }
+func (a *attempt) hasEarlierTries() bool { return a.isRetry() || a.bulkRejected }
 
 // mayEndWithoutCreate reports whether the attempt may find an earlier attempt's invitation, or was rejected in a
 // bulk request already. A limit on creates does not block such an attempt.
@@ -402,8 +402,8 @@ func (a *attempt) mayEndWithoutCreate() bool { return a.isRetry() || a.rejection
 // organization returns the ID of the organization that the row's invitation is for, or "".
 func (a *attempt) organization() string { return a.params.organization() }
 
-// isAbandoned reports whether the row's invitation may be tried only once, and an earlier attempt has tried it.
-func (a *attempt) isAbandoned() bool {
+// usedItsOnlyTry reports whether the row's invitation may be tried only once, and an earlier attempt has tried it.
+func (a *attempt) usedItsOnlyTry() bool {
 	earlier := a.row.Attempts - 1
 	if a.row.allowsRetry() { // the last one decided nothing, because Clerk rejected its bulk request
 		earlier--
@@ -424,16 +424,16 @@ func (a *attempt) decide(v verdict) {
 func (a *attempt) mayLeaveOver(k verdictKind) bool {
 	switch k {
 	case isInvited:
-		return a.isResend() && !a.olderRevoked
+		return a.hasEarlierSends() && !a.olderRevoked
 	case isExpired, isRevoked, isSecondAddress:
-		return a.isResend()
+		return a.hasEarlierSends()
 	case isLinked, isRefused, isAbandoned:
-		return a.isResend() || a.mayHaveSent()
+		return a.hasEarlierSends() || a.hasEarlierTries()
 	case isUncertain: // withdrawn; Clerk may have created it now
 		return true
 	default: // isPostponed, isLimited or isReleased, and withdrawn
 		// This attempt created nothing, and a resend keeps the older invitation.
-		return a.mayHaveSent()
+		return a.hasEarlierTries()
 	}
 }
 
@@ -469,9 +469,9 @@ func (s *Service) deliver(ctx context.Context, p *pass, rows []*Member) []delive
 	var open []*attempt
 	for i, row := range rows {
 		c := p.claims[row.ID]
-		a := &attempt{row: row, params: row.clerkParams(), lastTry: p.lastTry, claim: c, early: c.dueAt.After(p.claimedAt)}
+		a := &attempt{row: row, params: row.clerkParams(), lastTry: p.lastTry, claim: c, early: c.wasDueAt.After(p.claimedAt)}
 		attempts[i] = a
-		if a.isAbandoned() {
+		if a.usedItsOnlyTry() {
 			s.decideAbandoned(ctx, p, a)
 		} else {
 			open = append(open, a)

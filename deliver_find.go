@@ -187,21 +187,21 @@ const maxExcused = 3
 type health struct {
 	s         *Service
 	responded bool // a request has succeeded
-	excused   int  // how many more failures are excused
+	left      int  // how many more failures are excused
 	outage    bool // the look-up of controlAddress has failed
 }
 
 // newHealth returns the health before the first request. excused is maxExcused if the caller's earlier requests
 // have succeeded, and otherwise 0.
-func newHealth(s *Service, excused int) *health { return &health{s: s, excused: excused} }
+func newHealth(s *Service, excused int) *health { return &health{s: s, left: excused} }
 
 // noteResponse notes that a request has succeeded.
-func (h *health) noteResponse() { h.responded, h.excused = true, maxExcused }
+func (h *health) noteResponse() { h.responded, h.left = true, maxExcused }
 
 // excuseFailure must be called after each failure after which other requests follow. It returns false if Clerk has
 // an outage. If no more failures are excused, it makes a request to find out.
 func (h *health) excuseFailure(ctx context.Context) bool {
-	if h.excused == 0 && !h.outage {
+	if h.left == 0 && !h.outage {
 		if _, err := h.s.findUsers(ctx, UserQuery{Emails: []string{controlAddress}}); err != nil {
 			h.outage = true
 		} else {
@@ -211,7 +211,7 @@ func (h *health) excuseFailure(ctx context.Context) bool {
 	if h.outage {
 		return false
 	}
-	h.excused--
+	h.left--
 	return true
 }
 
@@ -232,12 +232,12 @@ func verifiedBy(users []User, email string) *User {
 }
 
 // look lists the invitations of the address. One with this member's ID and send number was created by
-// an earlier attempt, and decides. If the verdict is undecided, f says how to create one. Unless mayHaveSent
+// an earlier attempt, and decides. If the verdict is undecided, f says how to create one. Unless expectOwn
 // is true, look expects no invitation of this send.
-func (s *Service) look(ctx context.Context, p *pass, a *attempt, mayHaveSent bool) (v verdict, f foundInvitations) {
+func (s *Service) look(ctx context.Context, p *pass, a *attempt, expectOwn bool) (v verdict, f foundInvitations) {
 	var list []Invitation
 	var err error
-	if mayHaveSent {
+	if expectOwn {
 		list, err = s.listAll(ctx, a.row)
 	} else {
 		list, err = s.listInvitations(ctx, a.row, InvitationPending)
@@ -245,7 +245,7 @@ func (s *Service) look(ctx context.Context, p *pass, a *attempt, mayHaveSent boo
 	if err != nil {
 		return s.callFailed(ctx, p, a, call{op: "list invitations", organization: a.organization() != ""}, err), f
 	}
-	f, unmarked := sortInvitations(a, list, mayHaveSent)
+	f, unmarked := sortInvitations(a, list, expectOwn)
 	if a.row.Status == StatusReserved { // a resend replaces them
 		if err := s.keepShared(ctx, a.row, &f); err != nil {
 			return s.callFailed(ctx, p, a, call{op: "list invitations"}, err), f
@@ -256,9 +256,9 @@ func (s *Service) look(ctx context.Context, p *pass, a *attempt, mayHaveSent boo
 		v = s.ownVerdict(ctx, p, a, f.own)
 		v.leftOver = f.duplicate
 		return v, f
-	case f.foreign != nil:
-		s.log.InfoContext(ctx, "another application's invitation into the organization adopted", "member", *a.row, "invitation", f.foreign.ID)
-		return verdict{kind: isInvited, invitation: f.foreign, adopted: true}, f
+	case f.adoptable != nil:
+		s.log.InfoContext(ctx, "another application's invitation into the organization adopted", "member", *a.row, "invitation", f.adoptable.ID)
+		return verdict{kind: isInvited, invitation: f.adoptable, adopted: true}, f
 	case len(unmarked) > 0:
 		v = s.unmarkedVerdict(ctx, p, a, unmarked)
 		f.needsIgnoreExisting = f.needsIgnoreExisting || v.kind == undecided // other members refer to all of them
@@ -274,7 +274,7 @@ func (s *Service) keepShared(ctx context.Context, row *Member, f *foundInvitatio
 			return err
 		}
 		if shared {
-			f.foreign = inv
+			f.adoptable = inv
 		}
 	}
 	return nil
@@ -306,15 +306,15 @@ type foundInvitations struct {
 
 	// older and foreign are pending in the member's organization. Clerk allows one pending invitation per
 	// address and organization. So the older ones are revoked first, and the member waits for a foreign one.
-	older   []*Invitation // that the send replaces, except current
-	foreign *Invitation   // that it does not replace
+	older     []*Invitation // that the send replaces, except current
+	adoptable *Invitation   // that it does not replace
 
 	needsIgnoreExisting bool // another invitation for the address is pending
 }
 
 // sortInvitations sorts the invitations of the attempt's address. Those in unmarked are pending without metadata, and
 // may be this send's.
-func sortInvitations(a *attempt, list []Invitation, mayHaveSent bool) (f foundInvitations, unmarked []*Invitation) {
+func sortInvitations(a *attempt, list []Invitation, expectOwn bool) (f foundInvitations, unmarked []*Invitation) {
 	for i := range list {
 		inv := &list[i]
 		isCurrent := inv.ID == a.row.InvitationID
@@ -332,8 +332,8 @@ func sortInvitations(a *attempt, list []Invitation, mayHaveSent bool) (f foundIn
 		case a.organization() != "" && a.replaces(inv, m):
 			f.older = append(f.older, inv)
 		case a.organization() != "":
-			f.foreign = inv
-		case mayHaveSent && a.mayHaveCreated(inv):
+			f.adoptable = inv
+		case expectOwn && a.mayBeOwn(inv):
 			unmarked = append(unmarked, inv)
 		default:
 			f.needsIgnoreExisting = true
@@ -348,13 +348,13 @@ func (a *attempt) replaces(inv *Invitation, m mark) bool {
 	if m.ID == a.row.ID {
 		return m.Send < a.row.Send
 	}
-	return a.row.Status == StatusPending && !a.mayHaveCreated(inv)
+	return a.row.Status == StatusPending && !a.mayBeOwn(inv)
 }
 
-// mayHaveCreated reports whether the attempt's send may have created a pending invitation that does not have
+// mayBeOwn reports whether the attempt's send may have created a pending invitation that does not have
 // its marker. Clerk may not show the metadata of an invitation if the create's response was lost. The
 // creation time is the only evidence against it.
-func (a *attempt) mayHaveCreated(inv *Invitation) bool {
+func (a *attempt) mayBeOwn(inv *Invitation) bool {
 	if inv.showsMetadata() || inv.ID == a.row.InvitationID {
 		return false
 	}

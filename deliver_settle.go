@@ -61,7 +61,7 @@ func (s *Service) updateDuplicates(ctx context.Context, l lease, attempts []*att
 
 // isProvisional reports whether the verdict may change before it can be written.
 func (a *attempt) isProvisional() bool {
-	return a.mustUndoAdding() || a.mayHaveRevoked() || a.verdict.choosesAmongAddresses()
+	return a.mustUndoAdding() || a.mustCheckOlder() || a.verdict.choosesAmongAddresses()
 }
 
 // confirm makes provisional verdicts final, by requests to Clerk and changes of other rows. It settles attempts whose
@@ -81,9 +81,9 @@ func (s *Service) confirm(ctx context.Context, l lease, attempts []*attempt) {
 	}
 }
 
-// mayHaveRevoked reports whether an earlier attempt may have revoked the older invitation of a resend into an
+// mustCheckOlder reports whether an earlier attempt may have revoked the older invitation of a resend into an
 // organization that ends without a new one.
-func (a *attempt) mayHaveRevoked() bool {
+func (a *attempt) mustCheckOlder() bool {
 	keepsOlder := a.row.Status == StatusPending && (a.verdict.withdraw || a.verdict.kind == isRefused || a.verdict.kind == isAbandoned)
 	return a.organization() != "" && keepsOlder && !a.olderRevoked
 }
@@ -92,7 +92,7 @@ func (a *attempt) mayHaveRevoked() bool {
 // organization that ends without a new one. If Clerk does not say, the verdict changes: the row keeps waiting.
 func (s *Service) checkOlder(ctx context.Context, a *attempt) {
 	v := &a.verdict
-	if !a.mayHaveRevoked() {
+	if !a.mustCheckOlder() {
 		return
 	}
 	revoked, err := s.listInvitations(ctx, a.row, InvitationRevoked)

@@ -300,7 +300,7 @@ func (s *Service) reclaimRow(ctx context.Context, p *pass, row *Member) (claimed
 		next.Attempts-- // the same attempt
 		claimed := s.asClaimed(next, p.claimedAt)
 		first := p.claims[row.ID]
-		p.claims[row.ID] = claim{claimed.ClaimedUntil, first.dueAt, first.mayHaveInvitation}
+		p.claims[row.ID] = claim{claimed.ClaimedUntil, first.wasDueAt, first.mayHaveInvitation}
 		return claimed, nil
 	})
 	if errors.Is(err, ErrNotFound) {
@@ -391,7 +391,7 @@ func (s *Service) reserve(ctx context.Context, r reservation, wanted []*Member) 
 	slots, now := make([]*slot, len(wanted)), s.now()
 	for i, m := range wanted {
 		m.ReservedAt, m.NextAttemptAt, m.UpdatedAt = now, &now, now
-		slots[i] = &slot{want: s.asClaimedFor(r, m)}
+		slots[i] = &slot{want: r.claim(s, m)}
 	}
 	// A row may change between the insert that found it and the update that renews it. Every
 	// round means that another caller made progress, so a few are enough.
@@ -408,12 +408,12 @@ func (s *Service) reserve(ctx context.Context, r reservation, wanted []*Member) 
 	return results, err
 }
 
-// asClaimedFor returns the row, claimed if the reservation has a pass.
-func (s *Service) asClaimedFor(r reservation, m *Member) *Member {
+// claim claims the row for the reservation's pass, if it has one.
+func (r reservation) claim(s *Service, m *Member) *Member {
 	if r.pass == nil {
 		return m
 	}
-	return s.asClaimedBy(r.pass, *m)
+	return r.pass.claim(s, *m)
 }
 
 // reserveOnce inserts the wanted rows, and renews the existing rows with these addresses. It returns the
@@ -434,7 +434,7 @@ func (s *Service) reserveOnce(ctx context.Context, r reservation, slots []*slot)
 			continue
 		}
 		if next := renew(sl.existing, sl.want, now, r.takeOver); next != nil {
-			changes, renewed = append(changes, Change{sl.existing, s.asClaimedFor(r, next)}), append(renewed, sl)
+			changes, renewed = append(changes, Change{sl.existing, r.claim(s, next)}), append(renewed, sl)
 		} else {
 			sl.finish(Result{sl.existing, &DuplicateEmailError{sl.existing.Ref(), sl.existing}})
 		}

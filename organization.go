@@ -149,7 +149,7 @@ func (s *Service) memberVerdict(ctx context.Context, p *pass, a *attempt, u *Use
 		return s.callFailed(ctx, p, a, call{op: "find memberships", organization: true}, err)
 	}
 	if m != nil && a.params.Organization.AddExisting && a.mayHaveInvitation && !m.isOlder(a.row) {
-		a.mayHaveAdded = u // by an earlier attempt
+		a.maybeAdded = u // by an earlier attempt
 	}
 	v := userVerdict(u, nil, s.now())
 	switch {
@@ -224,7 +224,7 @@ func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) v
 	})
 	switch {
 	case err == nil:
-		a.mayHaveAdded = u
+		a.maybeAdded = u
 		return userVerdict(u, nil, s.now())
 	case codeOf(err) == codeAlreadyMember:
 		return userVerdict(u, nil, s.now())
@@ -234,7 +234,7 @@ func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) v
 	}
 	v := s.callFailed(ctx, p, a, call{op: opAddMember, sends: true, organization: true}, err)
 	if v.kind == isUncertain {
-		a.mayHaveAdded = u
+		a.maybeAdded = u
 	}
 	return v
 }
@@ -250,14 +250,14 @@ func (p *pass) countAdding(a *attempt) {
 			p.failures++
 		}
 		v.stop = p.failures >= maxFailures
-	case v.op == opAddMember && v.kind == isRefused, v.kind == isLinked && a.mayHaveAdded != nil:
+	case v.op == opAddMember && v.kind == isRefused, v.kind == isLinked && a.maybeAdded != nil:
 		p.failures = 0
 	}
 }
 
 // mustUndoAdding reports whether the attempt's row is withdrawn or refused, but the user may have been added.
 func (a *attempt) mustUndoAdding() bool {
-	return (a.verdict.withdraw || a.verdict.kind == isRefused) && a.mayHaveAdded != nil
+	return (a.verdict.withdraw || a.verdict.kind == isRefused) && a.maybeAdded != nil
 }
 
 // undoAdding ends the membership that mustUndoAdding reports. If that fails, the row keeps waiting, and the next attempt
@@ -285,12 +285,12 @@ func (s *Service) undoAdding(ctx context.Context, a *attempt) {
 // removeAdded ends the membership that the attempt may have added, unless a member is active by it. It returns and
 // logs why that failed. It returns nil if the membership is the last admin's, because Clerk never ends it.
 func (s *Service) removeAdded(ctx context.Context, a *attempt) error {
-	if a.mayHaveAdded == nil {
+	if a.maybeAdded == nil {
 		return nil
 	}
 	p := askClerk()
 	p.onlyAccepted = true // the membership may be the attempt's own
-	err := s.removeUnneeded(ctx, a.row, a.mayHaveAdded, p)
+	err := s.removeUnneeded(ctx, a.row, a.maybeAdded, p)
 	if err != nil {
 		s.log.WarnContext(ctx, "membership not ended", "member", *a.row, "cause", logError(err))
 	}
@@ -337,7 +337,7 @@ func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 			return
 		case u != nil:
 			if v = userVerdict(u, nil, s.now()); v.kind != isLinked && a.mayHaveInvitation && !m.isOlder(a.row) {
-				a.mayHaveAdded = u
+				a.maybeAdded = u
 			}
 		}
 	}
@@ -354,7 +354,7 @@ func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, 
 	if err := p.refusing[a.organization()]; err != nil {
 		return refused("create invitation", reasonOf(err), err), nil
 	}
-	if !a.isResend() {
+	if !a.hasEarlierSends() {
 		return verdict{}, nil
 	}
 	if p.background {
@@ -398,11 +398,11 @@ func (s *Service) revokeOlder(ctx context.Context, a *attempt, found foundInvita
 
 // mayEndMembership reports whether endMembership can have a membership to end.
 func (m Member) mayEndMembership(to Status) bool {
-	return to == StatusRemoved && m.organization() != "" || m.mayHaveAdded()
+	return to == StatusRemoved && m.organization() != "" || m.addingInterrupted()
 }
 
-// mayHaveAdded reports whether an interrupted attempt may have added the user to the organization.
-func (m Member) mayHaveAdded() bool {
+// addingInterrupted reports whether an interrupted attempt may have added the user to the organization.
+func (m Member) addingInterrupted() bool {
 	o := m.clerkParams().Organization
 	return o != nil && o.AddExisting && m.Due() && m.mayHaveInvitation()
 }
@@ -422,7 +422,7 @@ func (s *Service) endMembership(ctx context.Context, row *Member, to Status, acc
 		return s.removeMember(ctx, row.organization(), row.ClerkUserID)
 	}
 	u, m, err := s.findHolder(ctx, row)
-	mayBeMember := m != nil || row.Status.Waits() && accepted != notAccepted || row.mayHaveAdded()
+	mayBeMember := m != nil || row.Status.Waits() && accepted != notAccepted || row.addingInterrupted()
 	switch {
 	case err != nil:
 		return s.clerkError(ctx, "find memberships", err)

@@ -114,7 +114,7 @@ func (v *verdict) outcome() Outcome {
 // attempt counts, so that the next one looks for it first.
 func (a *attempt) changedRow(now time.Time) *Member {
 	m, v := *a.row, &a.verdict
-	mayHaveInvitation := a.mayHaveInvitation || a.bulkRejected || a.mayHaveAdded != nil
+	mayHaveInvitation := a.mayHaveInvitation || a.bulkRejected || a.maybeAdded != nil
 	if v.uncounted && !a.bulkRejected {
 		m.Attempts--
 	}
@@ -155,8 +155,8 @@ func (a *attempt) changedRow(now time.Time) *Member {
 			m = withRetry(m)
 		}
 		dueAt := v.dueAt
-		if a.dueAt.After(dueAt) { // otherwise the next attempt would not be early
-			dueAt = a.dueAt
+		if a.wasDueAt.After(dueAt) { // otherwise the next attempt would not be early
+			dueAt = a.wasDueAt
 		}
 		return asReleased(m, dueAt, mayHaveInvitation)
 	default: // undecided, isUncertain: write does not write these
