@@ -15,12 +15,11 @@ const bulkSize = 10
 // Clerk's. Continuing would add members whose email may or may not have been sent.
 const maxFailures = 3
 
-// queue contains the attempts whose invitations must still be created. An attempt that hits a limit stays
-// undecided and returns to the queue.
+// queue contains the attempts whose invitations must still be created.
 type queue struct {
 	batchable []*attempt // may share a request
 	single    []*attempt // need a request each
-	more      bool       // there may be more due members, so that fewer than ten wait to share a request
+	more      bool       // later passes may bring more members, so fewer than ten wait to share a request
 
 	bulkLimit, singleLimit *metLimit // of each endpoint, once a request has hit it
 	shareLimit             *metLimit // the share of imports, once it is used up
@@ -32,7 +31,7 @@ type metLimit struct {
 	ends time.Time
 }
 
-// met returns a limit that was hit just now, or nil.
+// met returns the limit that err reports, or nil.
 func met(err error, now time.Time) *metLimit {
 	if failureOf(err, "") != rateLimited {
 		return nil
@@ -41,8 +40,9 @@ func met(err error, now time.Time) *metLimit {
 	return &metLimit{err, now.Add(wait)}
 }
 
-// startsBatchable reports whether the attempt's first request may be a bulk request. It must be a first attempt without
-// metadata of the host: Clerk may not copy all of a bulk request's metadata to the user (clerk/javascript#7956).
+// startsBatchable reports whether the attempt's first request may be a bulk request. It must be a first attempt that does
+// not have to revoke an older invitation first. It must not have the host's metadata, because Clerk may not copy all of
+// a bulk request's metadata to the user (clerk/javascript#7956).
 func (a *attempt) startsBatchable() bool {
 	revokesFirst := a.organization() != "" && a.hasEarlierSends()
 	return !a.isRetry() && a.params.PublicMetadata == nil && !revokesFirst
@@ -65,8 +65,12 @@ func newQueue(attempts []*attempt, more bool) *queue {
 	return q
 }
 
-// next takes the attempts for the next request out of the queue, and reports whether it is a bulk request. It
-// returns none if all others must wait for a limit, or for more members to share a request with.
+// next takes the attempts for the next request out of the queue, and reports whether it is a bulk request. It prefers
+//  1. a bulk request;
+//  2. a single request for an attempt that needs one;
+//  3. a single request for a batchable attempt, if batchable attempts do not share requests now.
+//
+// It returns none if all attempts must wait, for a limit or for more members to share a request with.
 func (q *queue) next() (group []*attempt, bulk bool) {
 	shares := q.sharesRequests()
 	if shares && !q.waitsForMore() {
@@ -76,10 +80,7 @@ func (q *queue) next() (group []*attempt, bulk bool) {
 	if i := slices.IndexFunc(q.single, func(a *attempt) bool { return isFree(a) || a.mayEndWithoutCreate() }); i >= 0 {
 		return take(&q.single, i, 1), false
 	}
-	if shares { // these wait for more
-		return nil, false
-	}
-	if i := slices.IndexFunc(q.batchable, isFree); i >= 0 {
+	if i := slices.IndexFunc(q.batchable, isFree); i >= 0 && !shares {
 		return take(&q.batchable, i, 1), false
 	}
 	return nil, false
@@ -162,7 +163,7 @@ func (q *queue) putBack(attempts []*attempt) {
 func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 	stop := slices.ContainsFunc(attempts, (*attempt).stopsPass)
 	for _, group := range byOrganization(attempts) {
-		// If this pass has few members for a bulk request, the next pass may not bring more.
+		// If this pass has few members for a bulk request, the next pass may not bring more, so they do not wait.
 		more := p.more && len(filter(group, (*attempt).startsBatchable)) >= bulkSize
 		q := newQueue(unsettled(group), more)
 		if p.refusing[group[0].organization()] != nil {
@@ -226,8 +227,8 @@ func (a *attempt) unexplained() bool {
 }
 
 // countFailures counts the requests in a row that had an unexplained failure. After too many, the last one ends
-// the pass. Only failures of first attempts count: a member whose attempts always fail says nothing about the
-// others, and neither does a request that decided nothing.
+// the pass. Only failures of first attempts count, because a member whose attempts always fail says nothing about the
+// others.
 func (p *pass) countFailures(group []*attempt) {
 	failed := filter(group, (*attempt).unexplained)
 	switch {
@@ -235,6 +236,7 @@ func (p *pass) countFailures(group []*attempt) {
 		p.failures++
 	case len(failed) == 0 && slices.ContainsFunc(group, func(a *attempt) bool { return a.verdict.kind != undecided }):
 		p.failures = 0
+	default: // only retries failed, or nothing was decided
 	}
 	if p.failures >= maxFailures {
 		for _, a := range failed {
@@ -243,8 +245,8 @@ func (p *pass) countFailures(group []*attempt) {
 	}
 }
 
-// createOne finds the invitation of an earlier attempt, or creates one with a single request. An attempt that hits
-// a limit stays undecided, and returns to the queue.
+// createOne finds the invitation of an earlier attempt, or creates one with a single request. If a limit prevents the
+// create, it leaves the attempt undecided, so that the attempt returns to the queue.
 func (s *Service) createOne(ctx context.Context, p *pass, q *queue, a *attempt) {
 	v, limit := s.findOrCreate(ctx, p, a)
 	if limit == nil {
@@ -252,7 +254,7 @@ func (s *Service) createOne(ctx context.Context, p *pass, q *queue, a *attempt) 
 		return
 	}
 	q.noteSingle(limit)
-	if a.mayEndWithoutCreate() { // the queue would return it again immediately
+	if a.mayEndWithoutCreate() { // the queue's next would return this one immediately
 		a.decide(s.limited("create invitation", limit))
 	}
 }
@@ -260,7 +262,7 @@ func (s *Service) createOne(ctx context.Context, p *pass, q *queue, a *attempt) 
 // findOrCreate finds the invitation of an earlier attempt or creates one. It returns either a verdict
 // or the limit that prevents the create.
 func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verdict, limit *metLimit) {
-	if !a.mayEndWithoutCreate() {
+	if !a.mayEndWithoutCreate() { // so it needs no other request if it cannot create
 		if limit := s.knownLimit(p, a); limit != nil {
 			return verdict{}, limit
 		}
@@ -279,7 +281,16 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 	if found.needsIgnoreExisting {
 		return s.createVerdict(ctx, p, a, s.create(ctx, p, a, true))
 	}
-	created := s.createIfFree(ctx, p, a)
+	return s.createUnlessTaken(ctx, p, a)
+}
+
+// createUnlessTaken creates an invitation. If Clerk rejects it because the address is taken, it looks again before it
+// creates one with ignore_existing.
+func (s *Service) createUnlessTaken(ctx context.Context, p *pass, a *attempt) (v verdict, limit *metLimit) {
+	created := createResult{sent: true, err: a.rejection} // a bulk request has already tried
+	if a.rejection == nil {
+		created = s.create(ctx, p, a, false)
+	}
 	if failureOf(created.err, a.row.Email) == addressTaken {
 		if v = s.lookAgain(ctx, p, a, created.err); v.kind != undecided {
 			return v, nil
@@ -297,15 +308,6 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 // mayHoldSeat reports whether the attempt's invitation may have a seat of an organization that is full by err: Clerk may
 // have created it with the bulk request that it rejected.
 func (a *attempt) mayHoldSeat(err error) bool { return a.bulkRejected && saysFull(err) }
-
-// createIfFree creates the invitation unless the address is taken. If a bulk request has tried that already, its
-// result counts.
-func (s *Service) createIfFree(ctx context.Context, p *pass, a *attempt) createResult {
-	if a.rejection != nil {
-		return createResult{sent: true, err: a.rejection}
-	}
-	return s.create(ctx, p, a, false)
-}
 
 // knownLimit returns the limit that a single create for the attempt would hit, or nil.
 func (s *Service) knownLimit(p *pass, a *attempt) *metLimit {
@@ -364,21 +366,22 @@ func (s *Service) findAgain(ctx context.Context, p *pass, a *attempt) (v verdict
 	return v, users
 }
 
-// mayIgnoreExisting reports whether an invitation or a user that is certainly not this send's has made
-// Clerk reject the create.
+// mayIgnoreExisting reports whether ignore_existing may be used after Clerk has rejected the create. There are three
+// cases:
+//   - Another invitation for the address is pending, which is not this send's.
+//   - Clerk has a duplicate that this send cannot have created. It is probably the previous invitation, if Clerk's list,
+//     which may lag, does not show it yet.
+//   - A user has the address without having verified it. Clerk may never show such a user, so it is enough that Clerk
+//     rejected the previous attempt in the same way. But an early attempt proves nothing: the person may be signing up.
 func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvitations) bool {
 	switch {
 	case found.needsIgnoreExisting:
 		return true
 	case codeOf(taken) == codeDuplicate:
-		// If this send cannot have created an invitation, another one blocks it: probably the previous
-		// invitation, if Clerk's list, which may lag, does not show it yet.
 		return a.row.InvitationID != "" && !a.hasEarlierTries() && found.current == nil
 	case codeOf(taken) == codeIdentifierExists:
-		// A user who has the address, but has not verified it, must not block the invitation. If Clerk shows no
-		// such user, the person may be signing up right now. But Clerk may never show unverified addresses, so
-		// the same response to the previous attempt is enough, unless this attempt is early.
-		return a.row.Reason == codeIdentifierExists && !a.early || slices.ContainsFunc(users, func(u User) bool { return u.has(a.row.Email) })
+		rejectedBefore := a.row.Reason == codeIdentifierExists && !a.early
+		return rejectedBefore || slices.ContainsFunc(users, func(u User) bool { return u.has(a.row.Email) })
 	}
 	return false
 }
@@ -409,7 +412,7 @@ func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExistin
 
 // startCreate lets a create of the pass start. The caller must call done once it has noted the
 // response. The error is errLeaseEnds if no request may start any more, and a 429 while there is a
-// limit or the share of imports is used up. fromShare means that the create counts against that share.
+// limit or the share of imports is used up. With fromShare, a create of a background pass counts against that share.
 func (s *Service) startCreate(ctx context.Context, p *pass, e *endpoints, endpoint string, fromShare bool) (done func(sent bool), err error) {
 	if p.background {
 		err = s.loadLimits(ctx, endpoint) // another process's Invite may have hit one since the pass began

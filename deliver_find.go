@@ -468,7 +468,7 @@ func (s *Service) listForm(ctx context.Context, email string, q InvitationQuery)
 }
 
 func (s *Service) listInvitationPage(ctx context.Context, q InvitationQuery) ([]Invitation, error) {
-	endpoint := endpointList
+	endpoint := applicationEndpoints.list
 	if q.OrganizationID != "" || q.AllOrganizations {
 		endpoint = organizationEndpoints.list
 	}

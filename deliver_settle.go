@@ -88,8 +88,8 @@ func (s *Service) checkOlder(ctx context.Context, a *attempt) {
 	switch {
 	case err == nil:
 		a.olderRevoked = slices.ContainsFunc(revoked, func(inv Invitation) bool { return inv.ID == a.row.InvitationID })
-	case s.deletedOrganization(ctx, a.row, err), // and its invitations with it
-		saysDeletedOrganization(err) && s.backoff(a.row.Attempts) >= time.Hour: // no proof of the key, but for an hour
+	case s.deletedOrganization(ctx, a.row, err), saysDeletedOrganization(err) && s.backoff(a.row.Attempts) >= time.Hour:
+		// The organization's invitations were deleted with it. After an hour of attempts, this is believed without a proof of the key.
 		a.olderRevoked = true
 	default:
 		s.log.WarnContext(ctx, "call to Clerk failed", "op", "list invitations", "member", *a.row, "cause", logError(err))
@@ -168,7 +168,7 @@ func (s *Service) settleWritten(ctx context.Context, a *attempt, wanted *Member,
 // an error of OnChange. The claim ends by itself, and the next attempt finds Clerk's response again.
 func (s *Service) settleUnwritten(ctx context.Context, a *attempt, err error, all bool) {
 	s.log.ErrorContext(ctx, "result not saved; will be looked up again", "member", *a.row, "cause", logError(err))
-	if a.verdict.claimOnly() {
+	if a.verdict.claimOnly() { // keep Clerk's error, which isDelayed needs
 		err = errors.Join(a.verdict.report(a.row).Err, err)
 	}
 	a.delivery = &delivery{Result: Result{a.row, err}, stop: all}
@@ -180,8 +180,7 @@ func (v *verdict) choosesAmongAddresses() bool {
 	return v.user != nil && v.invitation == nil && len(v.user.verifiedEmails()) > 1
 }
 
-// resolveFirst applies the rules of Resolve to the linked user, because they choose the row that becomes active. If the
-// attempt's row still waits, its verdict must be written. Otherwise resolveFirst settles the attempt.
+// resolveFirst applies the rules of Resolve to the linked user, because they choose the row that becomes active.
 func (s *Service) resolveFirst(ctx context.Context, a *attempt) error {
 	u := a.verdict.user
 	p := proof{}
@@ -193,23 +192,28 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) error {
 		s.log.WarnContext(ctx, "not all members of a user resolved", "member", *a.row, "cause", logError(err))
 	}
 	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}, UserIDs: []string{u.ID}})
-	if err != nil {
-		return err
+	if err == nil {
+		s.settleResolved(ctx, a, rows)
 	}
+	return err
+}
+
+// settleResolved settles the attempt if Resolve or another caller has decided for its row. If the row still waits for
+// delivery, the attempt stays unsettled, and its verdict must be written. rows are the attempt's row and those of the user.
+func (s *Service) settleResolved(ctx context.Context, a *attempt, rows []*Member) {
 	own := slices.IndexFunc(rows, func(m *Member) bool { return m.ID == a.row.ID })
 	if own < 0 {
 		_ = s.removeAdded(ctx, a)
 		a.delivery = &delivery{Result: Result{Err: errPurged}}
-		return nil
+		return
 	}
 	row := rows[own]
 	waits := row.Status.Waits() && row.organization() == a.organization()
 	if waits && row.Due() { // in any send, because the user has verified the address
 		a.row = row
-		return nil
+		return
 	}
-	// Resolve or another caller has decided. A row that still waits can become active by the membership. If another row is
-	// active by it, removeAdded keeps it.
+	// A row that still waits can become active by the membership. If another row is active by it, removeAdded keeps it.
 	if !waits {
 		_ = s.removeAdded(ctx, a)
 	}
@@ -218,7 +222,6 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) error {
 	if row.Reason == ReasonSecondAddress && active >= 0 {
 		a.delivery.Err = &DuplicateEmailError{a.row.Ref(), rows[active]}
 	}
-	return nil
 }
 
 // decideSecondAddress decides again for a row whose user is in the tenant under another address.

@@ -118,8 +118,8 @@ type limits struct {
 }
 
 // limit is the limit of one endpoint. Until the time until, requests are rejected. After that, the first request is
-// a probe, and the others wait for its response. A success sets until to zero, and all requests are allowed.
-// Another 429 begins a new limit.
+// a probe, and the others wait for its result. Another 429 begins a new limit. Any other result, even an error, sets
+// until to zero, and all requests are allowed.
 type limit struct {
 	until  time.Time     // as Clerk said
 	padded time.Time     // with the margin, for background passes
@@ -173,24 +173,27 @@ func (l *limits) hits(endpoint string) (hits int) {
 	return hits
 }
 
-// loaded updates the limit of an endpoint to what the store has. hitsBefore is how often this process had hit the
-// limit before it read the store.
+// loaded updates the limit of an endpoint after the stored time was read:
+//   - If this process has hit the limit since the read began, its memory is newer. hitsBefore shows that.
+//   - If the stored time is earlier than before, it lowers the limit: processes only raise it, so an operator did this.
+//   - If it is later than the limit, it raises the limit, because another process has hit it. For creates the stored time
+//     has a margin, so until stays: the time that Clerk said is unknown.
 func (l *limits) loaded(endpoint string, stored, now time.Time, hitsBefore int) {
 	if !believable(endpoint, stored, now) {
 		return
 	}
 	l.change(endpoint, func(m *limit) {
 		switch {
-		case m.hits != hitsBefore: // this process has hit the limit in the meantime, so its memory is newer
+		case m.hits != hitsBefore:
 			return
-		case stored.Before(m.stored): // processes only raise a stored limit, so an operator has deleted or shortened it
+		case stored.Before(m.stored):
 			m.padded = stored
 			if m.until.After(stored) {
 				m.until = stored
 			}
-		case stored.After(now) && stored.After(m.padded): // another process has hit the limit
+		case stored.After(now) && stored.After(m.padded):
 			m.padded = stored
-			if !creates(endpoint) { // for creates, the stored time has a margin, so the time that Clerk said is unknown
+			if !creates(endpoint) {
 				m.until = stored
 			}
 		}
@@ -231,10 +234,7 @@ func observed[T any](ctx context.Context, s *Service, name string, send func(con
 // has sent no request.
 func (s *Service) admit(ctx context.Context, endpoint string) (done func(sent bool), err error) {
 	for {
-		loaded := loadedLimits(ctx)
-		firstRequest := loaded != nil && !loaded[endpoint] // see withStoredLimits
-		limited := s.checkLimit(endpoint) != nil           // an operator may have deleted the limit
-		if firstRequest || limited {
+		if s.mustLoadLimit(ctx, endpoint) {
 			_ = s.loadLimit(ctx, endpoint) // if the store fails, what is known stays
 		}
 		if err := s.checkLimit(endpoint); err != nil {
@@ -258,6 +258,13 @@ func (s *Service) admit(ctx context.Context, endpoint string) (done func(sent bo
 	}
 }
 
+// mustLoadLimit reports whether a request must first read the endpoint's limit from the store. It must if it is the first
+// (see withStoredLimits), or if the known limit would reject it, because an operator may have deleted that limit.
+func (s *Service) mustLoadLimit(ctx context.Context, endpoint string) bool {
+	loaded := loadedLimits(ctx)
+	return loaded != nil && !loaded[endpoint] || s.checkLimit(endpoint) != nil
+}
+
 // startProbe returns nil if there is no limit. After a limit it returns a channel that is closed when
 // the endpoint may be tried again, and reports whether the caller's request is the first.
 func (l *limits) startProbe(endpoint string) (probe chan struct{}, first bool) {
@@ -273,8 +280,8 @@ func (l *limits) startProbe(endpoint string) (probe chan struct{}, first bool) {
 	return probe, first
 }
 
-// endProbe ends the probe. If Clerk's response was awaited and was not a 429, the limit ends too. Otherwise the
-// next request is the new probe.
+// endProbe ends the probe. If the probe completed, the limit ends too, unless the response was another 429. It did not
+// complete if it was not sent, or its caller's context has ended. Then the next request is the new probe.
 func (l *limits) endProbe(endpoint string, now time.Time, completed bool) {
 	l.change(endpoint, func(m *limit) {
 		close(m.probe)
@@ -503,8 +510,8 @@ func shareUsedUp(wait time.Duration) error {
 	return &APIError{StatusCode: http.StatusTooManyRequests, NotSent: true, Err: errShareUsedUp, wait: wait}
 }
 
-// spendShare spends one create of the share. The pass has the turn, so no other process changes the
-// share in the meantime. The error is a 429 if the share is used up.
+// spendShare spends one create of the share. It repeats that only if another process has changed the share, because this
+// process's turn has expired. The error is a 429 if the share is used up.
 func (s *Service) spendShare(ctx context.Context, p *pass, e *endpoints) error {
 	known, err := s.readTime(ctx, e.share)
 	for err == nil {
@@ -514,7 +521,7 @@ func (s *Service) spendShare(ctx context.Context, p *pass, e *endpoints) error {
 			p.noteShareSpent(e, now.Add(wait))
 			return shareUsedUp(wait)
 		}
-		if known, err = s.store.SwapTime(ctx, e.share, known, next); known.Equal(next) {
+		if known, err = s.swapTime(ctx, e.share, known, next); known.Equal(next) {
 			break
 		}
 	}

@@ -22,10 +22,10 @@ type verdict struct {
 	err        error       // the cause, if the row did not become pending or active
 	dueAt      time.Time   // when a row that keeps waiting is due
 	uncounted  bool        // the attempt does not count
-	leftOver   bool        // the member may have other open invitations; decide adds some
+	leftOver   bool        // the member may have other open invitations; decide also sets it, see mayLeaveOver
 	adopted    bool        // the invitation has no mark and may be another application's, so it is never a left-over
 	stop       bool        // err concerns the whole instance, so the pass ends
-	withdraw   bool        // the row is withdrawn instead of waiting for another attempt; set by decide
+	withdraw   bool        // the row is withdrawn instead of waiting for another attempt
 }
 
 type verdictKind int
@@ -36,17 +36,17 @@ const (
 	// The row is settled.
 	isInvited       // pending on the invitation
 	isLinked        // active as the user
-	isRefused       // failed; a resend keeps its older invitation
+	isRefused       // failed; a pending member keeps its older invitation
 	isExpired       // an earlier attempt's invitation has expired
 	isRevoked       // an earlier attempt's invitation was revoked at Clerk
 	isSecondAddress // removed: the user is in the tenant under another address
-	isAbandoned     // withdrawn: the only attempt has not completed, because its process died
+	isAbandoned     // withdrawn: the only attempt did not complete, usually because its process died
 
 	// The row keeps waiting, or is withdrawn; see withdrawal.
-	isUncertain // Clerk may have acted: the claim stays until the lease ends
-	isPostponed // Clerk certainly did not act: due again later
+	isUncertain // a request that sends may still arrive: the claim stays until the lease ends
+	isPostponed // failed, and no such request may still arrive: due again later
 	isLimited   // not attempted because of a rate limit: due when it ends
-	isReleased  // not attempted because the pass ended: due immediately
+	isReleased  // not attempted because the pass ended: due immediately, or later if the attempt was early
 )
 
 // claimOnly reports whether the row keeps waiting, so that only its claim changes.
@@ -83,7 +83,7 @@ func (w withdrawal) withdraws(k verdictKind, last bool) bool {
 	}
 }
 
-// asUnsent completes the send without an invitation. A resend keeps the older one, if that still works.
+// asUnsent completes the send without an invitation. A pending member keeps the older one, unless that was revoked.
 func (a *attempt) asUnsent(m Member, reason string, now time.Time) *Member {
 	switch {
 	case m.Status != StatusPending:
@@ -155,7 +155,7 @@ func (a *attempt) changedRow(now time.Time) *Member {
 			m = withRetry(m)
 		}
 		dueAt := v.dueAt
-		if a.wasDueAt.After(dueAt) { // otherwise the next attempt would not be early
+		if a.wasDueAt.After(dueAt) { // an early attempt does not change when the row is due
 			dueAt = a.wasDueAt
 		}
 		return asReleased(m, dueAt, mayHaveInvitation)
@@ -272,8 +272,8 @@ type call struct {
 	othersCreated bool // creates for other members have succeeded since the previous attempt; only set if sends
 }
 
-// failureVerdict decides for a row after a failed call. wait is how long to wait before the next attempt if Clerk did
-// not say, and at least after a rejection, because repeated rejections are final.
+// failureVerdict decides for a row after a failed call. wait is how long to wait before the next attempt. Clerk's
+// Retry-After replaces it. But after a rejection, wait is the minimum, because repeated rejections are final.
 func failureVerdict(row *Member, c call, err error, now time.Time, wait time.Duration) verdict {
 	switch classify(row, c, err) {
 	case OutcomeRefused:
@@ -332,8 +332,8 @@ func classify(row *Member, c call, err error) Outcome {
 	case rejected:
 		ownFault = c.othersCreated
 	case addressTaken:
-		// In the application, only a create with ignore_existing counts; lookAgain sets no othersCreated.
-		// Organizations have no such create.
+		// In the application, only a rejected create with ignore_existing counts. A create without it leads to
+		// lookAgain, whose failed call does not send, so othersCreated is false. Organizations have no ignore_existing.
 		ownFault = c.othersCreated || c.organization
 	default:
 	}

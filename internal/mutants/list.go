@@ -227,7 +227,7 @@ var mutants = []mutant{
 		{"verdict.go", "if a.wasDueAt.After(dueAt) {", "if a.wasDueAt.IsZero() {"},
 	}},
 	{name: "two rejections in quick succession allow ignore_existing", test: "TestDeliver_HiddenHolderNeedsTwoRejections", edits: []edit{
-		{"deliver_create.go", "codeIdentifierExists && !a.early ||", "codeIdentifierExists ||"},
+		{"deliver_create.go", "codeIdentifierExists && !a.early", "codeIdentifierExists"},
 	}},
 	{name: "a caller's own member is a duplicate, if another attempt delivers it", test: "TestInvite_OvertakenAfterASlowInsert", edits: []edit{
 		{"invite.go", "		return overtaken(dup.Member)\n", "		return nil, err\n"},
