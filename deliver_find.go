@@ -308,10 +308,10 @@ type foundInvitations struct {
 	duplicate bool        // another one has the marker too
 	current   *Invitation // the row refers to it; in any status, or nil
 
-	// older and foreign are pending in the member's organization. Clerk allows one pending invitation per
-	// address and organization. So the older ones are revoked first, and the member waits for a foreign one.
+	// older and adoptable are pending in the member's organization. Clerk allows one pending invitation per address
+	// and organization. So the member waits for an adoptable one, and otherwise the older ones are revoked first.
 	older     []*Invitation // that the send replaces, except current
-	adoptable *Invitation   // that it does not replace
+	adoptable *Invitation   // another application's or tenant's, or an older one that another tenant's member needs
 
 	needsIgnoreExisting bool // another invitation for the address is pending
 }

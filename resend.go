@@ -50,7 +50,7 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 	if err != nil {
 		return nil, err
 	}
-	done := s.deliverNow(ctx, p, row) // also revokes the older invitation, see revokeLeftOvers
+	done := s.deliverNow(ctx, p, row) // also revokes the older invitation, see revokeLeftOvers in deliver_leftovers.go
 	switch {
 	case done.Err != nil:
 		return nil, done.Err

@@ -259,13 +259,13 @@ var mutants = []mutant{
 		{"deliver.go", "return a.hasEarlierSends() || a.hasEarlierTries()", "return a.hasEarlierTries()"},
 	}},
 	{name: "the invitation of a pending row is not kept", test: "TestKeeps", edits: []edit{
-		{"deliver_settle.go", "return row.InvitationID == inv.ID || underWay", "return underWay"},
+		{"deliver_leftovers.go", "return row.InvitationID == inv.ID || underWay", "return underWay"},
 	}},
 	{name: "a resend leaves the older invitation open, if it has no marker", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
-		{"deliver_settle.go", "		return inv.ID == previous\n", "		return inv.ID != previous\n"},
+		{"deliver_leftovers.go", "		return inv.ID == previous\n", "		return inv.ID != previous\n"},
 	}},
 	{name: "a resend kills another tenant's link", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
-		{"deliver_settle.go", "!ours && list[i].ID == previous {", "!ours && list[i].ID == \"\" {"},
+		{"deliver_leftovers.go", "!ours && list[i].ID == previous {", "!ours && list[i].ID == \"\" {"},
 	}},
 	{name: "every duplicate costs a list request", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
 		{"invite.go", "	row, err := s.changeOne(ctx, row, &unchanged)\n", "	_, err := unchanged, ctx.Err()\n"},
@@ -277,7 +277,7 @@ var mutants = []mutant{
 		{"invite.go", "if ours, err := s.proveKeyFor(ctx, row); err != nil || !ours {", "if _, err := s.proveKeyFor(ctx, row); err != nil {"},
 	}},
 	{name: "a resend trusts a list that lags", test: "TestPromise4_ResendWhileClerksListLags", edits: []edit{
-		{"deliver_settle.go", "if previous != \"\" && !listed {", "if previous == \"\" && !listed {"},
+		{"deliver_leftovers.go", "if previous != \"\" && !listed {", "if previous == \"\" && !listed {"},
 	}},
 	{name: "Purge trusts a list that lags", test: "TestPromise4_PurgeWhileClerksListLags", edits: []edit{
 		{"withdraw.go", "		return accepted, s.revokeUnlisted(ctx, row)\n", "		return accepted, nil\n"},
@@ -670,7 +670,7 @@ var mutants = []mutant{
 		{"reconcile_members.go", "			r.unresolved[row.ID] = true\n			if err := r.excuse(", "			if err := r.excuse("},
 	}},
 	{name: "a 404 revokes", test: "TestWithdraw_UnexplainedRejection", edits: []edit{
-		{"deliver_settle.go", "	case codeOf(err) == codeAlreadyRevoked:", "	case codeOf(err) == codeAlreadyRevoked || saysNotFound(err):"},
+		{"deliver_leftovers.go", "	case codeOf(err) == codeAlreadyRevoked:", "	case codeOf(err) == codeAlreadyRevoked || saysNotFound(err):"},
 	}},
 	{name: "an unknown status counts as ended", test: "TestWithdraw_UnexplainedRejection", edits: []edit{
 		{"withdraw.go", "	return status == InvitationAccepted || status == InvitationExpired || status == InvitationRevoked", "	return status != InvitationPending"},

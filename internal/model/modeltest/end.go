@@ -294,10 +294,26 @@ func (s *sequence) stray(inv *invitation) {
 	if inv.Status != clerkinvite.InvitationPending {
 		return
 	}
-	if erased, gone := s.purged[inv.member]; gone && (made >= erased.since || inv.Email != erased.ref.Email) {
-		return // its create was under way when the member was erased, or its response was lost before the address changed: no row knows it
+	if erased, gone := s.purged[inv.member]; gone && (made >= erased.since || s.outOfReach(inv, erased)) {
+		return // its create was under way when the member was erased, or Purge could not find it
 	}
 	if m := s.row(inv.member); (m == nil || m.InvitationID != inv.ID || m.Status != clerkinvite.StatusPending) && !s.adoptedInto(inv) {
 		s.failf("end: %s is open, and no member waits for it", inv.ID)
 	}
+}
+
+// outOfReach reports whether Purge could not find an invitation: its create's response was lost, so no row ever referred to
+// it, and the row's address had changed before the purge.
+func (s *sequence) outOfReach(inv *invitation, erased purged) bool {
+	sent := false
+	for _, row := range s.committed {
+		if row.ID != inv.member {
+			continue
+		}
+		if row.InvitationID == inv.ID {
+			return false
+		}
+		sent = sent || row.Send == inv.send && row.Email == inv.Email
+	}
+	return sent && !slices.Contains(erased.listed, inv.Email)
 }
