@@ -25,14 +25,14 @@ type pass struct {
 // claim is the claim of a pass on a row, and what it has replaced.
 type claim struct {
 	until             *time.Time // Member.ClaimedUntil
-	wasDueAt          time.Time  // Member.NextAttemptAt before the claim, if it was set
+	wasDueAt          time.Time  // Member.NextAttemptAt before the claim, or the time of the claim
 	mayHaveInvitation bool       // what Member.mayHaveInvitation reported before the claim
 }
 
 // attempt is one claimed row on its way through a pass. The first step that decides the outcome
 // sets verdict, and settle writes it.
 type attempt struct {
-	row      *Member
+	row      *Member // as claimed, or as another process has changed it since
 	params   clerkParams
 	verdict  verdict
 	delivery *delivery // once the attempt is settled
@@ -108,7 +108,7 @@ type DeliverReport struct {
 	Invited   int // now pending: invited now, or found to have been invited before
 	Refused   int // now failed; after a resend, still pending on the older invitation or, in an organization, revoked
 	Ended     int // withdrawn (see Config.WithdrawOnFailure), or ended in another state (such as revoked), at Clerk or by a concurrent call
-	Postponed int // still due, later
+	Postponed int // still waiting for delivery
 }
 
 // passSize is the maximum number of members of a pass, so that it needs one request for users.
@@ -419,7 +419,7 @@ func (a *attempt) decide(v verdict) {
 }
 
 // mayLeaveOver reports whether the member may have another open invitation after a verdict of kind k that ends the
-// send. An earlier send may have created it, or an earlier request of this send whose response was lost.
+// send. An earlier send may have created it or, unless the verdict is about that one, an earlier try.
 func (a *attempt) mayLeaveOver(k verdictKind) bool {
 	switch k {
 	case isInvited:

@@ -235,9 +235,9 @@ func verifiedBy(users []User, email string) *User {
 	return &users[i]
 }
 
-// look lists the invitations of the address, and decides if one of them is this send's or must be adopted. Otherwise f says
-// what the create must consider. expectOwn means that an earlier try may have created the send's invitation. Then look
-// also considers invitations that have ended or do not show their metadata.
+// look lists the invitations of the address, and decides if one of them is this send's or must be adopted. Otherwise f has
+// what prepareOrganization and the create need. expectOwn means that an earlier try may have created the send's
+// invitation. Then look also considers invitations that have ended or do not show their metadata.
 func (s *Service) look(ctx context.Context, p *pass, a *attempt, expectOwn bool) (v verdict, f foundInvitations) {
 	var list []Invitation
 	var err error

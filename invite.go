@@ -301,7 +301,7 @@ func (s *Service) reclaimRow(ctx context.Context, p *pass, row *Member) (claimed
 		next := *current
 		next.Attempts-- // the same attempt
 		claimed := s.asClaimed(next, p.claimedAt)
-		first := p.claims[row.ID]
+		first := p.claims[row.ID] // keep what it has replaced
 		p.claims[row.ID] = claim{claimed.ClaimedUntil, first.wasDueAt, first.mayHaveInvitation}
 		return claimed, nil
 	})

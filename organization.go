@@ -325,8 +325,8 @@ func (s *Service) removeUnneeded(ctx context.Context, row *Member, u *User, p pr
 	return s.removeMember(ctx, row.organization(), u.ID)
 }
 
-// decideAbandoned decides for a row whose only attempt has not completed. If that attempt may have added
-// a user to the row's organization, the member becomes active, because Clerk does not show who added a user.
+// decideAbandoned decides for a row of which usedItsOnlyTry is true. If that try may have added a user to the row's
+// organization, the member becomes active, because Clerk does not show who added a user.
 func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 	v := verdict{kind: isAbandoned, reason: ReasonWithdrawn}
 	if o := a.params.Organization; o != nil && o.AddExisting {
@@ -338,7 +338,7 @@ func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 			return
 		case u != nil:
 			if v = userVerdict(u, nil, s.now()); v.kind != isLinked && a.mayHaveInvitation && !m.isOlder(a.row) {
-				a.maybeAdded = u
+				a.maybeAdded = u // by that try, and barred since
 			}
 		}
 	}
