@@ -25,18 +25,15 @@ help: ## list the targets
 # Runs go test, shows how far it is, and sums up what was skipped.
 GOTEST := go run ./internal/gotest
 
-# The longest first, so that nothing long is left alone at the end.
-PACKAGES := . ./internal/attacks ./...
-
 .PHONY: test
 test: ## test the library, with the race detector and its own PostgreSQL: two to three minutes on two cores
 	@scripts/ensure-postgres.sh
-	@$(GOTEST) -short -race -shuffle=on -timeout=10m $(PACKAGES)
+	@$(GOTEST) -short -race -shuffle=on -timeout=10m ./...
 
 .PHONY: test-all
 test-all: ## test everything, the other modules too, without -short and the race detector: four to six minutes on two cores
 	@scripts/ensure-postgres.sh
-	@$(GOTEST) -C $(subst $(space),$(comma),$(MODULES)) -timeout=20m $(PACKAGES)
+	@$(GOTEST) -C $(subst $(space),$(comma),$(MODULES)) -timeout=20m ./...
 
 # An older Go may fail to build, or a type may behave differently. Repeating the long tests would show nothing more.
 FOR_OLDEST = Example|TestPgxStore$$|TestMemoryStore|TestWebhook|TestVerify|TestNormalize|TestUnstableDomains|TestDomainForms|TestClient

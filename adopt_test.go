@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -481,11 +480,12 @@ func TestAdopt_ThenOtherVerbs(t *testing.T) {
 // who has a member already is a duplicate.
 func TestAdopt_RepeatedEntries(t *testing.T) {
 	t.Parallel()
+	random := testkit.Random(t)
 	for range 300 {
 		one, all := testkit.NewMemory(t, testkit.Options{}), testkit.NewMemory(t, testkit.Options{})
-		list := make([]clerkinvite.AdoptParams, 1+rand.N(12))
+		list := make([]clerkinvite.AdoptParams, 1+random.IntN(12))
 		for i := range list {
-			list[i] = adopted("acme", fmt.Sprintf("p%d@example.com", rand.N(4)), fmt.Sprintf("user_%d", rand.N(4)))
+			list[i] = adopted("acme", fmt.Sprintf("p%d@example.com", random.IntN(4)), fmt.Sprintf("user_%d", random.IntN(4)))
 		}
 		results, err := all.Adopt(t.Context(), list)
 		require.NoError(t, err)

@@ -44,7 +44,7 @@ func met(err error, now time.Time) *metLimit {
 // startsBatchable reports whether the attempt's first request may be a bulk request. It must be a first attempt without
 // metadata of the host: Clerk may not copy all of a bulk request's metadata to the user (clerk/javascript#7956).
 func (a *attempt) startsBatchable() bool {
-	revokesFirst := a.organization() != "" && a.isResend()
+	revokesFirst := a.organization() != "" && a.hasEarlierSends()
 	return !a.isRetry() && a.params.PublicMetadata == nil && !revokesFirst
 }
 
@@ -266,8 +266,8 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 		}
 	}
 	var found foundInvitations
-	if a.isRetry() || a.isResend() || a.mayHaveSeat(p.refusing[a.organization()]) {
-		if v, found = s.look(ctx, p, a, a.mayHaveSent()); v.kind != undecided {
+	if a.isRetry() || a.hasEarlierSends() || a.mayHoldSeat(p.refusing[a.organization()]) {
+		if v, found = s.look(ctx, p, a, a.hasEarlierTries()); v.kind != undecided {
 			return v, nil
 		}
 	}
@@ -286,7 +286,7 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 		}
 		created = s.create(ctx, p, a, true)
 	}
-	if a.mayHaveSeat(created.err) {
+	if a.mayHoldSeat(created.err) {
 		if v, _ = s.look(ctx, p, a, true); v.kind != undecided {
 			return v, nil
 		}
@@ -294,9 +294,9 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 	return s.createVerdict(ctx, p, a, created)
 }
 
-// mayHaveSeat reports whether the attempt's invitation may have a seat of an organization that is full by err: Clerk may
+// mayHoldSeat reports whether the attempt's invitation may have a seat of an organization that is full by err: Clerk may
 // have created it with the bulk request that it rejected.
-func (a *attempt) mayHaveSeat(err error) bool { return a.bulkRejected && saysFull(err) }
+func (a *attempt) mayHoldSeat(err error) bool { return a.bulkRejected && saysFull(err) }
 
 // createIfFree creates the invitation unless the address is taken. If a bulk request has tried that already, its
 // result counts.
@@ -373,7 +373,7 @@ func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvita
 	case codeOf(taken) == codeDuplicate:
 		// If this send cannot have created an invitation, another one blocks it: probably the previous
 		// invitation, if Clerk's list, which may lag, does not show it yet.
-		return a.row.InvitationID != "" && !a.mayHaveSent() && found.current == nil
+		return a.row.InvitationID != "" && !a.hasEarlierTries() && found.current == nil
 	case codeOf(taken) == codeIdentifierExists:
 		// A user who has the address, but has not verified it, must not block the invitation. If Clerk shows no
 		// such user, the person may be signing up right now. But Clerk may never show unverified addresses, so
@@ -499,8 +499,8 @@ func (s *Service) sendBulk(ctx context.Context, p *pass, q *queue, group []*atte
 // lookForOlder looks for pending invitations of members that were invited before. Attempts that need ignore_existing
 // because of one can no longer share a request.
 func (s *Service) lookForOlder(ctx context.Context, p *pass, group []*attempt) {
-	for _, a := range filter(group, (*attempt).isResend) {
-		v, found := s.look(ctx, p, a, a.mayHaveSent())
+	for _, a := range filter(group, (*attempt).hasEarlierSends) {
+		v, found := s.look(ctx, p, a, a.hasEarlierTries())
 		a.batchable = !found.needsIgnoreExisting
 		if v.kind != undecided {
 			a.decide(v)

@@ -19,18 +19,7 @@ func (s *Service) settle(ctx context.Context, l lease, attempts ...*attempt) {
 	s.confirm(ctx, l, provisional)
 	s.write(ctx, l, unsettled(provisional))
 	s.updateDuplicates(ctx, l, open)
-	for _, a := range open {
-		if !a.verdict.leftOver || a.delivery.Member == nil {
-			continue
-		}
-		ctx, cancel := l.settling(ctx)
-		s.revokeLeftOvers(ctx, a)
-		hangs := ctx.Err() != nil
-		cancel()
-		if hangs {
-			return // Clerk does not respond; Reconcile revokes the others
-		}
-	}
+	s.revokeLeftOvers(ctx, l, open)
 }
 
 // unsettled returns the attempts that have no delivery yet.
@@ -61,7 +50,7 @@ func (s *Service) updateDuplicates(ctx context.Context, l lease, attempts []*att
 
 // isProvisional reports whether the verdict may change before it can be written.
 func (a *attempt) isProvisional() bool {
-	return a.mustUndoAdding() || a.mayHaveRevoked() || a.verdict.choosesAmongAddresses()
+	return a.mustUndoAdding() || a.mustCheckOlder() || a.verdict.choosesAmongAddresses()
 }
 
 // confirm makes provisional verdicts final, by requests to Clerk and changes of other rows. It settles attempts whose
@@ -81,9 +70,9 @@ func (s *Service) confirm(ctx context.Context, l lease, attempts []*attempt) {
 	}
 }
 
-// mayHaveRevoked reports whether an earlier attempt may have revoked the older invitation of a resend into an
+// mustCheckOlder reports whether an earlier attempt may have revoked the older invitation of a resend into an
 // organization that ends without a new one.
-func (a *attempt) mayHaveRevoked() bool {
+func (a *attempt) mustCheckOlder() bool {
 	keepsOlder := a.row.Status == StatusPending && (a.verdict.withdraw || a.verdict.kind == isRefused || a.verdict.kind == isAbandoned)
 	return a.organization() != "" && keepsOlder && !a.olderRevoked
 }
@@ -92,7 +81,7 @@ func (a *attempt) mayHaveRevoked() bool {
 // organization that ends without a new one. If Clerk does not say, the verdict changes: the row keeps waiting.
 func (s *Service) checkOlder(ctx context.Context, a *attempt) {
 	v := &a.verdict
-	if !a.mayHaveRevoked() {
+	if !a.mustCheckOlder() {
 		return
 	}
 	revoked, err := s.listInvitations(ctx, a.row, InvitationRevoked)
@@ -290,117 +279,4 @@ func (s *Service) undo(ctx context.Context, a *attempt, row *Member, rows []*Mem
 	case row == nil, !row.needsMembership(a.organization()):
 		_ = s.removeAdded(ctx, a)
 	}
-}
-
-// revokeLeftOvers revokes the open invitations for the address of a settled attempt that this library created
-// and no row refers to. The invitation that the row referred to before is revoked even if Clerk does not list it
-// yet. Clerk is listed first and the rows are read second, so an invitation created in between is not in the
-// list. Failures are only logged; Reconcile does the same.
-func (s *Service) revokeLeftOvers(ctx context.Context, a *attempt) {
-	previous := a.row.InvitationID // a.row is the row before it was settled
-	if a.olderRevoked {
-		previous = ""
-	}
-	list, err := s.listInvitations(ctx, a.row, "")
-	if err != nil {
-		// Continue, because the previous invitation is known without the list.
-		s.log.WarnContext(ctx, "left-over invitations not looked for", "cause", logError(err))
-	}
-	list = openOrUnlisted(list, previous)
-	var q Query
-	for i := range list {
-		m, ours := list[i].mark()
-		if ours {
-			q.IDs = append(q.IDs, m.ID)
-		}
-		// Members of several tenants may wait for an adopted invitation, and for any invitation of an organization.
-		if a.organization() != "" || !ours && list[i].ID == previous {
-			q.Emails = []string{a.row.Email}
-		}
-	}
-	if len(q.IDs)+len(q.Emails) == 0 {
-		return
-	}
-	rows, err := s.store.Find(ctx, q)
-	if err != nil {
-		s.log.WarnContext(ctx, "left-over invitations not looked for", "cause", logError(err))
-		return
-	}
-	for i := range list {
-		if isLeftOver(&list[i], previous, rows) {
-			s.tryRevokeLeftOver(ctx, RevokeRequest{list[i].ID, a.organization()})
-		}
-	}
-}
-
-// openOrUnlisted returns the pending invitations of a list without revoked ones, and the previous
-// invitation if it is not in the list. Clerk's list may lag, so a missing invitation may be open.
-func openOrUnlisted(list []Invitation, previous string) []Invitation {
-	listed := slices.ContainsFunc(list, func(inv Invitation) bool { return inv.ID == previous })
-	list = slices.DeleteFunc(list, func(inv Invitation) bool { return inv.Status != InvitationPending })
-	if previous != "" && !listed {
-		list = slices.Insert(list, 0, Invitation{ID: previous})
-	}
-	return list
-}
-
-// isLeftOver reports whether a pending invitation can be revoked because no member needs it. rows are all members
-// that may refer to it. A member needs an invitation with its own marker as long as keeps says so, and any invitation
-// that it has adopted. An invitation without a marker may be another application's. So it is left over only if it is
-// previous, the invitation that the settled row referred to before.
-func isLeftOver(inv *Invitation, previous string, rows []*Member) bool {
-	m, marked := inv.mark()
-	isOwner := func(row *Member) bool { return marked && row.ID == m.ID }
-	adopted := func(row *Member) bool { return !isOwner(row) && row.Status.Waits() && row.InvitationID == inv.ID }
-	switch owner := slices.IndexFunc(rows, isOwner); {
-	case slices.ContainsFunc(rows, adopted):
-		return false
-	case !marked:
-		return inv.ID == previous
-	default:
-		return owner >= 0 && !keeps(rows[owner], inv, m.Send)
-	}
-}
-
-// keeps reports whether the row still needs a pending invitation with its ID in the marker.
-func keeps(row *Member, inv *Invitation, send int) bool {
-	if send > row.Send {
-		return true // the row is older than the invitation, as after restoring a backup
-	}
-	if row.Status != StatusReserved && row.Status != StatusPending {
-		return false
-	}
-	underWay := row.Sent < row.Send && send == row.Send // not written yet
-	return row.InvitationID == inv.ID || underWay
-}
-
-// tryRevokeLeftOver is revokeLeftOver for callers that continue after a failure, because Reconcile finds the
-// invitation again.
-func (s *Service) tryRevokeLeftOver(ctx context.Context, r RevokeRequest) {
-	if err := s.revokeLeftOver(ctx, r); err != nil && codeOf(err) != codeNotPending { // otherwise it has ended
-		s.log.WarnContext(ctx, "left-over invitation not revoked", "invitation", r.ID, "cause", logError(err))
-	}
-}
-
-// revokeLeftOver revokes an invitation that no row refers to.
-func (s *Service) revokeLeftOver(ctx context.Context, r RevokeRequest) error {
-	err := s.revoke(ctx, r)
-	if err == nil {
-		s.log.InfoContext(ctx, "left-over invitation revoked", "invitation", r.ID)
-	}
-	return err
-}
-
-// revoke revokes an invitation at Clerk. It succeeds if Clerk says that the invitation is revoked.
-func (s *Service) revoke(ctx context.Context, r RevokeRequest) error {
-	inv, err := request(ctx, s, endpointsOf(r.OrganizationID).revoke, "clerk.RevokeInvitation", func(ctx context.Context) (*Invitation, error) {
-		return s.api.RevokeInvitation(ctx, r)
-	})
-	switch {
-	case codeOf(err) == codeAlreadyRevoked:
-		return nil
-	case err == nil && inv.Status != "" && inv.Status != InvitationRevoked:
-		return errNotRevoked
-	}
-	return err
 }

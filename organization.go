@@ -149,7 +149,7 @@ func (s *Service) memberVerdict(ctx context.Context, p *pass, a *attempt, u *Use
 		return s.callFailed(ctx, p, a, call{op: "find memberships", organization: true}, err)
 	}
 	if m != nil && a.params.Organization.AddExisting && a.mayHaveInvitation && !m.isOlder(a.row) {
-		a.mayHaveAdded = u // by an earlier attempt
+		a.maybeAdded = u // by an earlier attempt
 	}
 	v := userVerdict(u, nil, s.now())
 	switch {
@@ -161,7 +161,8 @@ func (s *Service) memberVerdict(ctx context.Context, p *pass, a *attempt, u *Use
 	return verdict{}
 }
 
-// findMembers returns the users' memberships of the organization, by user ID, with one request per 100 users.
+// findMembers returns the users' memberships of the organization, by user ID, with one request per 100 users. What they
+// prove about a member is in proof in pending.go.
 func (s *Service) findMembers(ctx context.Context, organization string, userIDs []string) (map[string]*Membership, error) {
 	if s.cfg.Organizations == nil {
 		return nil, errNoOrganizations
@@ -185,7 +186,7 @@ func (s *Service) findMembers(ctx context.Context, organization string, userIDs 
 }
 
 // addMemberships adds to p which of up to 100 users are members of the organization, if it is not "". It asks
-// Clerk for those that p does not have.
+// Clerk for those that p does not have. See proof in pending.go.
 func (s *Service) addMemberships(ctx context.Context, organization string, userIDs []string, p proof) error {
 	unknown := slices.DeleteFunc(slices.Clone(userIDs), func(id string) bool {
 		_, known := p.members[Membership{OrganizationID: organization, UserID: id}]
@@ -224,7 +225,7 @@ func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) v
 	})
 	switch {
 	case err == nil:
-		a.mayHaveAdded = u
+		a.maybeAdded = u
 		return userVerdict(u, nil, s.now())
 	case codeOf(err) == codeAlreadyMember:
 		return userVerdict(u, nil, s.now())
@@ -234,7 +235,7 @@ func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) v
 	}
 	v := s.callFailed(ctx, p, a, call{op: opAddMember, sends: true, organization: true}, err)
 	if v.kind == isUncertain {
-		a.mayHaveAdded = u
+		a.maybeAdded = u
 	}
 	return v
 }
@@ -250,14 +251,14 @@ func (p *pass) countAdding(a *attempt) {
 			p.failures++
 		}
 		v.stop = p.failures >= maxFailures
-	case v.op == opAddMember && v.kind == isRefused, v.kind == isLinked && a.mayHaveAdded != nil:
+	case v.op == opAddMember && v.kind == isRefused, v.kind == isLinked && a.maybeAdded != nil:
 		p.failures = 0
 	}
 }
 
 // mustUndoAdding reports whether the attempt's row is withdrawn or refused, but the user may have been added.
 func (a *attempt) mustUndoAdding() bool {
-	return (a.verdict.withdraw || a.verdict.kind == isRefused) && a.mayHaveAdded != nil
+	return (a.verdict.withdraw || a.verdict.kind == isRefused) && a.maybeAdded != nil
 }
 
 // undoAdding ends the membership that mustUndoAdding reports. If that fails, the row keeps waiting, and the next attempt
@@ -285,12 +286,12 @@ func (s *Service) undoAdding(ctx context.Context, a *attempt) {
 // removeAdded ends the membership that the attempt may have added, unless a member is active by it. It returns and
 // logs why that failed. It returns nil if the membership is the last admin's, because Clerk never ends it.
 func (s *Service) removeAdded(ctx context.Context, a *attempt) error {
-	if a.mayHaveAdded == nil {
+	if a.maybeAdded == nil {
 		return nil
 	}
 	p := askClerk()
 	p.onlyAccepted = true // the membership may be the attempt's own
-	err := s.removeUnneeded(ctx, a.row, a.mayHaveAdded, p)
+	err := s.removeUnneeded(ctx, a.row, a.maybeAdded, p)
 	if err != nil {
 		s.log.WarnContext(ctx, "membership not ended", "member", *a.row, "cause", logError(err))
 	}
@@ -324,8 +325,8 @@ func (s *Service) removeUnneeded(ctx context.Context, row *Member, u *User, p pr
 	return s.removeMember(ctx, row.organization(), u.ID)
 }
 
-// decideAbandoned decides for a row whose only attempt has not completed. If that attempt may have added
-// a user to the row's organization, the member becomes active, because Clerk does not show who added a user.
+// decideAbandoned decides for a row of which usedItsOnlyTry is true. If that try may have added a user to the row's
+// organization, the member becomes active, because Clerk does not show who added a user.
 func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 	v := verdict{kind: isAbandoned, reason: ReasonWithdrawn}
 	if o := a.params.Organization; o != nil && o.AddExisting {
@@ -337,7 +338,7 @@ func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 			return
 		case u != nil:
 			if v = userVerdict(u, nil, s.now()); v.kind != isLinked && a.mayHaveInvitation && !m.isOlder(a.row) {
-				a.mayHaveAdded = u
+				a.maybeAdded = u // by that try, and barred since
 			}
 		}
 	}
@@ -354,7 +355,7 @@ func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, 
 	if err := p.refusing[a.organization()]; err != nil {
 		return refused("create invitation", reasonOf(err), err), nil
 	}
-	if !a.isResend() {
+	if !a.hasEarlierSends() {
 		return verdict{}, nil
 	}
 	if p.background {
@@ -398,11 +399,11 @@ func (s *Service) revokeOlder(ctx context.Context, a *attempt, found foundInvita
 
 // mayEndMembership reports whether endMembership can have a membership to end.
 func (m Member) mayEndMembership(to Status) bool {
-	return to == StatusRemoved && m.organization() != "" || m.mayHaveAdded()
+	return to == StatusRemoved && m.organization() != "" || m.addingInterrupted()
 }
 
-// mayHaveAdded reports whether an interrupted attempt may have added the user to the organization.
-func (m Member) mayHaveAdded() bool {
+// addingInterrupted reports whether an interrupted attempt may have added the user to the organization.
+func (m Member) addingInterrupted() bool {
 	o := m.clerkParams().Organization
 	return o != nil && o.AddExisting && m.Due() && m.mayHaveInvitation()
 }
@@ -422,7 +423,7 @@ func (s *Service) endMembership(ctx context.Context, row *Member, to Status, acc
 		return s.removeMember(ctx, row.organization(), row.ClerkUserID)
 	}
 	u, m, err := s.findHolder(ctx, row)
-	mayBeMember := m != nil || row.Status.Waits() && accepted != notAccepted || row.mayHaveAdded()
+	mayBeMember := m != nil || row.Status.Waits() && accepted != notAccepted || row.addingInterrupted()
 	switch {
 	case err != nil:
 		return s.clerkError(ctx, "find memberships", err)

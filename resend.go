@@ -50,7 +50,7 @@ func (s *Service) Resend(ctx context.Context, ref Ref) (_ *Member, err error) {
 	if err != nil {
 		return nil, err
 	}
-	done := s.deliverNow(ctx, p, row) // also revokes the older invitation, see revokeLeftOvers
+	done := s.deliverNow(ctx, p, row) // also revokes the older invitation, see revokeLeftOvers in deliver_leftovers.go
 	switch {
 	case done.Err != nil:
 		return nil, done.Err
@@ -75,7 +75,7 @@ func (s *Service) nextSend(p *pass, row *Member) (*Member, error) {
 	next, params := *row, row.clerkParams()
 	next.Bulk = false
 	if row.Due() && params.Withdraw == "" {
-		return s.asClaimedBy(p, next), nil
+		return p.claim(s, next), nil
 	}
 	if row.SettledAt != nil && s.cfg.ResendCooldown > 0 {
 		if until := row.SettledAt.Add(s.cfg.ResendCooldown); until.After(now) {
@@ -91,7 +91,7 @@ func (s *Service) nextSend(p *pass, row *Member) (*Member, error) {
 		}
 		next.Params = encoded
 	}
-	return s.asClaimedBy(p, next), nil
+	return p.claim(s, next), nil
 }
 
 // Link reads the link of a pending member's current invitation from Clerk, for a person who did not get

@@ -1,6 +1,7 @@
 package clerkinvite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -279,13 +280,21 @@ func (s *PgxStore) Due(ctx context.Context, q DueQuery) (found []*Member, err er
 
 // Page implements [Store].
 func (s *PgxStore) Page(ctx context.Context, q PageQuery) (found []*Member, err error) {
-	if err := checkPage(q); err != nil {
+	sql, arg, err := s.sql.page(q)
+	if err != nil || sql == "" {
 		return nil, err
 	}
 	err = s.repeat(ctx, func(bool) error {
-		found, err = s.sql.page(ctx, s.db, q)
+		found, err = queryMembers(ctx, s.db, sql, arg)
 		return err
 	})
+	// SQL does not guarantee the order of rows from a join.
+	slices.SortFunc(found, func(a, b *Member) int {
+		return cmp.Or(strings.Compare(a.TenantID, b.TenantID), strings.Compare(a.ID, b.ID))
+	})
+	if q.NewestFirst {
+		slices.Reverse(found)
+	}
 	return found, err
 }
 
@@ -387,9 +396,10 @@ func (c Change) setsKey() bool {
 	return c.New != nil && (c.New.ClerkUserID != "" && c.New.ClerkUserID != c.Old.ClerkUserID || c.New.Email != c.Old.Email)
 }
 
-// rowError is a failure of a batch that is caused by at least one of its rows. The Result of that
-// row gets the error in it. rowError does not unwrap, because an error from the host's statements
-// must not be mistaken for one of the library's.
+// rowError is a failure of a batch that is caused by at least one of its rows: PostgreSQL or the hook
+// rejects it, or it cannot be encoded. The batch is not repeated but split, and the Result of that row
+// gets the error in it. rowError does not unwrap, because an error from the host's statements must not
+// be mistaken for one of the library's.
 type rowError struct{ err error }
 
 func (e rowError) Error() string { return e.err.Error() }

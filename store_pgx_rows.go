@@ -408,36 +408,33 @@ type pgxPage struct {
 	N             int      `json:"n"`
 }
 
-func checkPage(q PageQuery) error {
+// page returns the statement for a page, and its parameter. sql is "" if q selects nothing.
+func (s *pgxSQL) page(q PageQuery) (sql string, arg pgxPage, err error) {
 	switch {
 	case !storeutil.IsText(q.AfterTenantID) || q.AfterID != "" && !storeutil.IsUUID(q.AfterID):
-		return errors.New("clerkinvite: invalid PageQuery: AfterID must be a member's ID, and AfterTenantID its tenant")
+		return "", arg, errors.New("clerkinvite: invalid PageQuery: AfterID must be a member's ID, and AfterTenantID its tenant")
 	case q.NewestFirst && q.TenantID == "":
-		return errors.New("clerkinvite: invalid PageQuery: NewestFirst needs a TenantID")
+		return "", arg, errors.New("clerkinvite: invalid PageQuery: NewestFirst needs a TenantID")
 	}
-	return nil
-}
-
-func (s *pgxSQL) page(ctx context.Context, db pgxQuerier, q PageQuery) ([]*Member, error) {
 	statuses := slices.Compact(slices.Sorted(slices.Values(storeutil.Texts(q.Statuses))))
 	if !storeutil.IsText(q.TenantID) || !storeutil.IsText(q.EmailPrefix) || !storeutil.IsText(q.InvitedBy) ||
 		len(q.Statuses) > 0 && len(statuses) == 0 {
-		return nil, nil
+		return "", arg, nil
 	}
-	arg := pgxPage{
+	arg = pgxPage{
 		TenantID: q.TenantID, Statuses: statuses, Prefix: q.EmailPrefix, InvitedBy: q.InvitedBy,
 		AfterTenantID: q.AfterTenantID, AfterID: q.AfterID, N: storeutil.Limit(q.Limit),
 	}
 	if !q.ExpiresBefore.IsZero() {
 		if len(statuses) > 0 && !slices.Contains(statuses, StatusPending) {
-			return nil, nil
+			return "", arg, nil
 		}
 		arg.Statuses, arg.ExpiresBefore = []Status{StatusPending}, pgxTime(&q.ExpiresBefore)
 	}
 	if q.TenantID != "" {
 		var ok bool
 		if arg.AfterID, ok = storeutil.PageStart(q.TenantID, q.AfterTenantID, q.AfterID, q.NewestFirst); !ok {
-			return nil, nil
+			return "", arg, nil
 		}
 	}
 	switch {
@@ -451,7 +448,6 @@ func (s *pgxSQL) page(ctx context.Context, db pgxQuerier, q PageQuery) ([]*Membe
 	if q.NewestFirst {
 		page = &s.NewestFirst
 	}
-	var sql string
 	switch {
 	case q.TenantID == "":
 		sql = s.PageAllSQL
@@ -462,15 +458,7 @@ func (s *pgxSQL) page(ctx context.Context, db pgxQuerier, q PageQuery) ([]*Membe
 	default:
 		sql = page.TenantSQL
 	}
-	found, err := queryMembers(ctx, db, pgsql.WithLimit(sql, arg.N), arg)
-	// SQL does not guarantee the order of rows from a join.
-	slices.SortFunc(found, func(a, b *Member) int {
-		return cmp.Or(strings.Compare(a.TenantID, b.TenantID), strings.Compare(a.ID, b.ID))
-	})
-	if q.NewestFirst {
-		slices.Reverse(found)
-	}
-	return found, err
+	return pgsql.WithLimit(sql, arg.N), arg, nil
 }
 
 func (s *pgxSQL) counts(ctx context.Context, db pgxQuerier, tenantID string) (map[Status]int, error) {

@@ -157,7 +157,7 @@ func encodeMetadata(metadata map[string]any, m mark) (json.RawMessage, string) {
 		return nil, "must be encodable as JSON"
 	}
 	// Marshal writes invalid UTF-8 as this escape, and a real U+FFFD unescaped.
-	if hasEscape(b, func(unit int) bool { return unit == utf8.RuneError }) {
+	if hasEscape(b, func(_, unit int) bool { return unit == utf8.RuneError }) {
 		return nil, "must be valid UTF-8"
 	}
 	if reason := checkJSON(b); reason != "" {
@@ -336,7 +336,7 @@ func smallExponent(number string) bool {
 // badEscape reports whether valid JSON contains \u0000 or an unpaired surrogate.
 func badEscape(b []byte) bool {
 	high := -1 // where the second half of a pair must begin, or -1
-	bad := hasEscapeAt(b, func(at, unit int) bool {
+	bad := hasEscape(b, func(at, unit int) bool {
 		low := unit >= 0xDC00 && unit <= 0xDFFF
 		if unit == 0 || low != (high == at) || high >= 0 && high != at {
 			return true
@@ -349,13 +349,8 @@ func badEscape(b []byte) bool {
 	return bad || high >= 0
 }
 
-// hasEscape reports whether match accepts the code unit of any escape \uXXXX in valid JSON.
-func hasEscape(b []byte, match func(unit int) bool) bool {
-	return hasEscapeAt(b, func(_, unit int) bool { return match(unit) })
-}
-
-// hasEscapeAt is hasEscape for a match that also needs the index of the escape.
-func hasEscapeAt(b []byte, match func(at, unit int) bool) bool {
+// hasEscape reports whether match accepts the index and the code unit of any escape \uXXXX in valid JSON.
+func hasEscape(b []byte, match func(at, unit int) bool) bool {
 	for i := 0; i < len(b); i++ {
 		if b[i] != '\\' {
 			continue

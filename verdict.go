@@ -22,8 +22,8 @@ type verdict struct {
 	err        error       // the cause, if the row did not become pending or active
 	dueAt      time.Time   // when a row that keeps waiting is due
 	uncounted  bool        // the attempt does not count
-	leftOver   bool        // the member may have other open invitations; decide adds some
-	adopted    bool        // the invitation has no mark and may be another application's, so it is never a left-over
+	leftOver   bool        // the member may have other open invitations; decide also sets it if mayLeaveOver
+	adopted    bool        // the invitation has another mark or none, and may be another application's, so it is never a left-over
 	stop       bool        // err concerns the whole instance, so the pass ends
 	withdraw   bool        // the row is withdrawn instead of waiting for another attempt; set by decide
 }
@@ -114,7 +114,7 @@ func (v *verdict) outcome() Outcome {
 // attempt counts, so that the next one looks for it first.
 func (a *attempt) changedRow(now time.Time) *Member {
 	m, v := *a.row, &a.verdict
-	mayHaveInvitation := a.mayHaveInvitation || a.bulkRejected || a.mayHaveAdded != nil
+	mayHaveInvitation := a.mayHaveInvitation || a.bulkRejected || a.maybeAdded != nil
 	if v.uncounted && !a.bulkRejected {
 		m.Attempts--
 	}
@@ -155,8 +155,8 @@ func (a *attempt) changedRow(now time.Time) *Member {
 			m = withRetry(m)
 		}
 		dueAt := v.dueAt
-		if a.dueAt.After(dueAt) { // otherwise the next attempt would not be early
-			dueAt = a.dueAt
+		if a.wasDueAt.After(dueAt) { // otherwise the next attempt would not be early
+			dueAt = a.wasDueAt
 		}
 		return asReleased(m, dueAt, mayHaveInvitation)
 	default: // undecided, isUncertain: write does not write these

@@ -9,7 +9,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"math/big"
 	"os"
 	"os/exec"
 	"strconv"
@@ -21,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 	"github.com/clerkinvite/clerkinvite/sqlitestore"
 )
 
@@ -138,17 +138,17 @@ func TestAcknowledgedWritesSurviveSIGKILL(t *testing.T) {
 	path := t.TempDir() + "/clerkinvite.db"
 	open(t, path)
 	acknowledged := make(map[string]int64)
+	random := testkit.Random(t)
 	for range 10 {
 		cmd, lines := startChild(t, "write", path)
-		chosen, err := rand.Int(rand.Reader, big.NewInt(150))
-		require.NoError(t, err)
+		chosen := random.IntN(150)
 		killed := false
-		for n := int64(0); lines.Scan(); n++ {
+		for n := 0; lines.Scan(); n++ {
 			id, version, complete := strings.Cut(lines.Text(), " ")
 			if v, err := strconv.ParseInt(version, 10, 64); complete && err == nil && len(id) == 36 {
 				acknowledged[id] = max(acknowledged[id], v)
 			}
-			if n == chosen.Int64() {
+			if n == chosen {
 				require.NoError(t, cmd.Process.Kill())
 				killed = true
 			}

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"regexp"
@@ -23,6 +22,7 @@ import (
 
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 	"github.com/clerkinvite/clerkinvite/storetest"
 )
 
@@ -1166,7 +1166,7 @@ func TestFaults(t *testing.T) {
 		})
 		return
 	}
-	first := rand.IntN(10)
+	first := testkit.Random(t).IntN(10)
 	for i, name := range slices.Sorted(maps.Keys(faults)) {
 		if raceDetector && i%10 != first {
 			continue // each takes seconds, and the race detector finds nothing: run a random tenth

@@ -205,8 +205,7 @@ func TestPromise3_KilledAtAnyMoment(t *testing.T) {
 	case tally.Long():
 		rounds = 2000
 	}
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	random := testkit.Random(t)
 	row := tally.Start(t, "kill -9 at random moments")
 	db := pgtest.New(t)
 	store := clerkinvite.NewPgxStore(db.Pool(t), nil)
@@ -221,7 +220,6 @@ func TestPromise3_KilledAtAnyMoment(t *testing.T) {
 	hits := make(map[string]int)
 	killed := 0
 	var emails []string
-	random := rand.New(rand.NewPCG(seed, 0))
 	next := make(chan int)
 	var wg sync.WaitGroup
 	for range workers {
@@ -333,6 +331,7 @@ func TestPromise1_AdoptKilledAtAnyMoment(t *testing.T) {
 	case tally.Long():
 		rounds = 200
 	}
+	random := testkit.Random(t)
 	row := tally.Start(t, "kill -9 while many rows are adopted")
 	db := pgtest.New(t)
 	pool := db.Pool(t)
@@ -360,8 +359,8 @@ func TestPromise1_AdoptKilledAtAnyMoment(t *testing.T) {
 	for round := range rounds {
 		tenant := fmt.Sprint("tenant", round)
 		for part := range 2 {
-			steps := 4 + rand.IntN(12) // from the first of three statements to the last
-			delay := time.Duration(rand.Int64N(int64(30 * time.Millisecond)))
+			steps := 4 + random.IntN(12) // from the first of three statements to the last
+			delay := time.Duration(random.Int64N(int64(30 * time.Millisecond)))
 			c := startChild(t, "adopt", db.DSN, url, time.Minute, emails, sites, "CHILD_TENANT="+tenant)
 			c.start()
 			for n := 0; ; n++ {

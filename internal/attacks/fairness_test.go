@@ -334,7 +334,7 @@ func (f *fleet) report(calls []adminCall) (r adminReport) {
 // people. With -short it runs one kind with few people.
 func eachWindow(t *testing.T, test func(t *testing.T, limits clerkinvitetest.Limits, full bool, seed uint64)) {
 	t.Helper()
-	chosen := rand.IntN(4)
+	chosen := testkit.Random(t).IntN(4)
 	for i, sliding := range []bool{false, true} {
 		for j, free := range []bool{false, true} {
 			if testing.Short() && 2*i+j != chosen {
@@ -344,8 +344,7 @@ func eachWindow(t *testing.T, test func(t *testing.T, limits clerkinvitetest.Lim
 			limits.Sliding, limits.FreeRefused = sliding, free
 			t.Run(fmt.Sprintf("sliding %v, refused are free %v", sliding, free), func(t *testing.T) {
 				t.Parallel()
-				seed := rand.Uint64()
-				t.Logf("seed %d", seed)
+				seed := testkit.Random(t).Uint64()
 				synctest.Test(t, func(t *testing.T) { test(t, limits, !testing.Short() && 2*i+j == chosen, seed) })
 			})
 		}

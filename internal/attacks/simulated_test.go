@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -408,8 +407,9 @@ func pass(t *testing.T, workers []*childProcess) []*string {
 // In simulated time, delivery waits only as long as the limits require, with one worker and with several.
 func TestPromise8_SimulatedDelivery(t *testing.T) {
 	t.Parallel()
+	random := testkit.Random(t)
 	for _, count := range []int{1, 4} {
-		chosen := rand.IntN(4)
+		chosen := random.IntN(4)
 		for i, sliding := range []bool{false, true} {
 			for j, free := range []bool{false, true} {
 				if testing.Short() && 2*i+j != chosen {
@@ -451,9 +451,7 @@ func TestPromise8_SimulatedDeliveryWithKills(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: make test-all has what takes long")
 	}
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := testkit.Random(t)
 	limits := clerkinvitetest.DocumentedLimits()
 	limits.FreeRefused = true // a worker that dies before it has stored the limit uses up no request
 	s := newSimulation(t)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -54,10 +53,7 @@ func race(t *testing.T, want []string, start func(t *testing.T, b *testkit.Rig, 
 
 func raceIn(t *testing.T, o testkit.Options, want []string, start func(t *testing.T, b *testkit.Rig, email string, r *rand.Rand) round) {
 	t.Helper()
-	seed := rand.Uint64()
-	if s, err := strconv.ParseUint(os.Getenv("CLERKINVITE_SEED"), 10, 64); err == nil {
-		seed = s
-	}
+	seed := testkit.Seed()
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
 		const rounds = 10
 		batches, all := 15, false

@@ -91,7 +91,7 @@ func here(dir string) string {
 // all tests the modules in dirs in this order, two at a time, and reports whether all tests have passed.
 func (r *run) all(dirs, args []string) bool {
 	for _, dir := range dirs {
-		if err := r.list(dir, in(dir, args)); err != nil {
+		if err := r.list(dir, args); err != nil {
 			r.sayf("%v", err)
 			return false
 		}
@@ -109,7 +109,7 @@ func (r *run) all(dirs, args []string) bool {
 	for _, dir := range dirs {
 		slots <- struct{}{}
 		go func() {
-			passed <- r.test(dir, in(dir, args))
+			passed <- r.test(dir, args)
 			<-slots
 		}()
 	}
@@ -119,14 +119,6 @@ func (r *run) all(dirs, args []string) bool {
 	}
 	r.summary(ok)
 	return ok
-}
-
-// in returns args without the packages that the module in dir does not have.
-func in(dir string, args []string) []string {
-	return slices.DeleteFunc(slices.Clone(args), func(arg string) bool {
-		files, err := filepath.Glob(filepath.Join(dir, arg, "*.go"))
-		return strings.HasPrefix(arg, ".") && !strings.HasSuffix(arg, "...") && err == nil && len(files) == 0
-	})
 }
 
 var topLevel = regexp.MustCompile(`(?m)^func (?:(?:Test|Fuzz)[A-Z_]\w*\(\w+ \*testing\.[TF]\)|Example\w*\(\))`)

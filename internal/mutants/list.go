@@ -84,7 +84,7 @@ var mutants = []mutant{
 		{"deliver_find.go", "	case InvitationPending:\n		return verdict{kind: isInvited, invitation: own}", "	case InvitationPending:\n		return verdict{}"},
 	}},
 	{name: "the next attempt does not look first", test: "TestInvite_AfterALostInvitationHasEnded", edits: []edit{
-		{"deliver_create.go", "if a.isRetry() || a.isResend() ||", "if a.isResend() ||"},
+		{"deliver_create.go", "if a.isRetry() || a.hasEarlierSends() ||", "if a.hasEarlierSends() ||"},
 	}},
 	{name: "every create sets ignore_existing", test: "TestPromise3_LateCreate", edits: []edit{
 		{"deliver_create.go", "		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting))", "		return s.api.CreateInvitation(ctx, a.invitationRequest(ignoreExisting || a.row != nil))"},
@@ -148,7 +148,7 @@ var mutants = []mutant{
 		{"deliver.go", "!= \"\" && earlier > 0", "!= \"\" && earlier > 100"},
 	}},
 	{name: "a withdrawn invitation stays open", test: "TestPromise4_WithdrawOnFailureRevokes/memory", pkg: "./internal/attacks", edits: []edit{
-		{"deliver.go", "Clerk may have created it now\n		return true\n", "Clerk may have created it now\n		return a.mayHaveSent()\n"},
+		{"deliver.go", "Clerk may have created it now\n		return true\n", "Clerk may have created it now\n		return a.hasEarlierTries()\n"},
 	}},
 	{name: "a resend continues a send that was given up", test: "TestWithdrawOnFailure_ResendAfterACrash/Resend", pkg: "./internal/attacks", edits: []edit{
 		{"resend.go", "if row.Due() && params.Withdraw == \"\" {", "if row.Due() {"},
@@ -157,7 +157,7 @@ var mutants = []mutant{
 		{"resend.go", "w != params.Withdraw {", "w != params.Withdraw && w != onDelay {"},
 	}},
 	{name: "a withdrawn invitation counts as postponed", test: "TestWithdrawOnFailure_RateLimits/Reserve", pkg: "./internal/attacks", edits: []edit{
-		{"deliver.go", ", d.Err != nil && !d.Member.Due():", ":"},
+		{"deliver.go", "d.Err != nil && m != nil && m.Due():", "d.Err != nil && m != nil:"},
 	}},
 	{name: "a refused invitation is reported as queued", test: "TestClerkInvitationError_Queued", edits: []edit{
 		{"errors.go", "return e.Outcome != OutcomeRefused && e.Member != nil", "return e.Member != nil"},
@@ -209,7 +209,7 @@ var mutants = []mutant{
 		{"invite.go", "	case !old.mayHaveInvitation():\n", "	case old.ID != \"\":\n"},
 	}},
 	{name: "an interrupted purge counts as an attempt", test: "TestInvite_TakesOverAnEndedClaim", edits: []edit{
-		{"invite.go", "m.ClaimedUntil != nil && m.Attempts > 0 }", "m.ClaimedUntil != nil }"},
+		{"state.go", "m.ClaimedUntil != nil && m.Attempts > 0 }", "m.ClaimedUntil != nil }"},
 	}},
 	{name: "a new send keeps the claim of an earlier one", test: "TestInvite_TakesOverAnEndedClaim", edits: []edit{
 		{"invite.go", "n.ClaimedUntil = now, &now, nil", "n.ClaimedUntil = now, &now, old.ClaimedUntil"},
@@ -224,7 +224,7 @@ var mutants = []mutant{
 		{"verdict.go", "ok && (told > wait || !failureOf(err, \"\").rejects())", "ok"},
 	}},
 	{name: "an early attempt that is released makes the next one due", test: "TestInvite_QuickAttemptsDecideNothing/Resend/canceled/memory", edits: []edit{
-		{"verdict.go", "if a.dueAt.After(dueAt) {", "if a.dueAt.IsZero() {"},
+		{"verdict.go", "if a.wasDueAt.After(dueAt) {", "if a.wasDueAt.IsZero() {"},
 	}},
 	{name: "two rejections in quick succession allow ignore_existing", test: "TestDeliver_HiddenHolderNeedsTwoRejections", edits: []edit{
 		{"deliver_create.go", "codeIdentifierExists && !a.early ||", "codeIdentifierExists ||"},
@@ -250,22 +250,22 @@ var mutants = []mutant{
 		{"deliver_settle.go", "Query{IDs: []string{a.row.ID}, Emails: []string{a.row.Email}}", "Query{IDs: []string{a.row.ID}}"},
 	}},
 	{name: "a resend leaves the older invitation open", test: "TestResend/memory", edits: []edit{
-		{"deliver.go", "return a.isResend() && !a.olderRevoked\n", "return a.isResend() && a.olderRevoked\n"},
+		{"deliver.go", "return a.hasEarlierSends() && !a.olderRevoked\n", "return a.hasEarlierSends() && a.olderRevoked\n"},
 	}},
 	{name: "a resend whose invitation was revoked leaves the older one open", test: "TestPromise4_ResendRevokedAtClerk", edits: []edit{
-		{"deliver.go", "		return a.isResend()\n", "		return a.isResend() && a.olderRevoked\n"},
+		{"deliver.go", "		return a.hasEarlierSends()\n", "		return a.hasEarlierSends() && a.olderRevoked\n"},
 	}},
 	{name: "a resend that links leaves the older invitation open", test: "TestResend_RevokesTheOlderInvitationOfAUser", edits: []edit{
-		{"deliver.go", "return a.isResend() || a.mayHaveSent()", "return a.mayHaveSent()"},
+		{"deliver.go", "return a.hasEarlierSends() || a.hasEarlierTries()", "return a.hasEarlierTries()"},
 	}},
 	{name: "the invitation of a pending row is not kept", test: "TestKeeps", edits: []edit{
-		{"deliver_settle.go", "return row.InvitationID == inv.ID || underWay", "return underWay"},
+		{"deliver_leftovers.go", "return row.InvitationID == inv.ID || underWay", "return underWay"},
 	}},
 	{name: "a resend leaves the older invitation open, if it has no marker", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
-		{"deliver_settle.go", "		return inv.ID == previous\n", "		return inv.ID != previous\n"},
+		{"deliver_leftovers.go", "		return inv.ID == previous\n", "		return inv.ID != previous\n"},
 	}},
 	{name: "a resend kills another tenant's link", test: "TestPromise4_ResendOfAnImportedMember", edits: []edit{
-		{"deliver_settle.go", "!ours && list[i].ID == previous {", "!ours && list[i].ID == \"\" {"},
+		{"deliver_leftovers.go", "!ours && list[i].ID == previous {", "!ours && list[i].ID == \"\" {"},
 	}},
 	{name: "every duplicate costs a list request", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
 		{"invite.go", "	row, err := s.changeOne(ctx, row, &unchanged)\n", "	_, err := unchanged, ctx.Err()\n"},
@@ -277,7 +277,7 @@ var mutants = []mutant{
 		{"invite.go", "if ours, err := s.proveKeyFor(ctx, row); err != nil || !ours {", "if _, err := s.proveKeyFor(ctx, row); err != nil {"},
 	}},
 	{name: "a resend trusts a list that lags", test: "TestPromise4_ResendWhileClerksListLags", edits: []edit{
-		{"deliver_settle.go", "if previous != \"\" && !listed {", "if previous == \"\" && !listed {"},
+		{"deliver_leftovers.go", "if previous != \"\" && !listed {", "if previous == \"\" && !listed {"},
 	}},
 	{name: "Purge trusts a list that lags", test: "TestPromise4_PurgeWhileClerksListLags", edits: []edit{
 		{"withdraw.go", "		return accepted, s.revokeUnlisted(ctx, row)\n", "		return accepted, nil\n"},
@@ -310,7 +310,7 @@ var mutants = []mutant{
 		{"organization.go", "if err := s.resolveSharers(ctx, row); err != nil {", "if err := ctx.Err(); err != nil {"},
 	}},
 	{name: "Remove believes a list of memberships that lags", test: "TestOrganization_WithdrawWhileMembershipsLag", edits: []edit{
-		{"organization.go", "m != nil || row.Status.Waits() && accepted != notAccepted || row.mayHaveAdded()", "m != nil"},
+		{"organization.go", "m != nil || row.Status.Waits() && accepted != notAccepted || row.addingInterrupted()", "m != nil"},
 	}},
 	{name: "the link of an adopted invitation stays open", test: "TestOrganization_RemoveRevokesAnAdoptedInvitation", edits: []edit{
 		{"withdraw.go", "	m, _ := inv.mark()\n	return m.ID == row.ID || inv.ID", "	m, marked := inv.mark()\n	return m.ID == row.ID || !marked && inv.ID"},
@@ -355,7 +355,7 @@ var mutants = []mutant{
 		{"organization.go", "if ctx.Err() != nil || !p.fresh(s.now()) || p.failures >= maxFailures {", "if ctx.Err() != nil || p.failures >= maxFailures {"},
 	}},
 	{name: "a user whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
-		{"organization.go", "		a.mayHaveAdded = u\n		return userVerdict(u, nil, s.now())", "		return userVerdict(u, nil, s.now())"},
+		{"organization.go", "		a.maybeAdded = u\n		return userVerdict(u, nil, s.now())", "		return userVerdict(u, nil, s.now())"},
 	}},
 	{name: "an adopted invitation expires when the caller's would", test: "TestOrganization_ForeignInvitationExpiresLater", edits: []edit{
 		{"verdict.go", "			p.ExpiresInDays = 0 // another", "			// another"},
@@ -427,22 +427,22 @@ var mutants = []mutant{
 		{"organization.go", "		v, _ = s.findAgain(ctx, p, a)\n", ""},
 	}},
 	{name: "a full organization's kept invitation is not looked for", test: "TestPromise3_OrganizationFullKeepsPart/keeps_part/memory", edits: []edit{
-		{"deliver_create.go", "a.isResend() || a.mayHaveSeat(p.refusing[a.organization()])", "a.isResend()"},
+		{"deliver_create.go", "a.hasEarlierSends() || a.mayHoldSeat(p.refusing[a.organization()])", "a.hasEarlierSends()"},
 	}},
 	{name: "a member is refused although its invitation has a seat", test: "TestPromise3_OrganizationFullKeepsPart/counts_seats_first/memory", edits: []edit{
-		{"deliver_create.go", "	if a.mayHaveSeat(created.err) {", "	if a == nil && a.mayHaveSeat(created.err) {"},
+		{"deliver_create.go", "	if a.mayHoldSeat(created.err) {", "	if a == nil && a.mayHoldSeat(created.err) {"},
 	}},
 	{name: "a new Invite revokes an invitation that another tenant's member waits for", test: "TestOrganization_SharedInvitationStays", edits: []edit{
-		{"deliver_find.go", "			f.foreign = inv\n		}\n	}\n	return nil", "			continue\n		}\n	}\n	return nil"},
+		{"deliver_find.go", "			f.adoptable = inv\n		}\n	}\n	return nil", "			continue\n		}\n	}\n	return nil"},
 	}},
 	{name: "a resend adopts another tenant's invitation", test: "TestOrganization_ResendReplacesAnotherInvitation", edits: []edit{
-		{"deliver_find.go", "	return a.row.Status == StatusPending && !a.mayHaveCreated(inv)", "	return false"},
+		{"deliver_find.go", "	return a.row.Status == StatusPending && !a.mayBeOwn(inv)", "	return false"},
 	}},
 	{name: "a resend revokes its invitation without metadata", test: "TestOrganization_ResendKeepsItsUnmarkedInvitation", edits: []edit{
-		{"deliver_find.go", "StatusPending && !a.mayHaveCreated(inv)", "StatusPending"},
+		{"deliver_find.go", "StatusPending && !a.mayBeOwn(inv)", "StatusPending"},
 	}},
 	{name: "a new Invite revokes another application's invitation", test: "TestOrganization", edits: []edit{
-		{"deliver_find.go", "a.row.Status == StatusPending && !a.mayHaveCreated(inv)", "!a.mayHaveCreated(inv)"},
+		{"deliver_find.go", "a.row.Status == StatusPending && !a.mayBeOwn(inv)", "!a.mayBeOwn(inv)"},
 	}},
 	{name: "a removed member stays in the organization", test: "TestOrganization/RevokeAndRemove", edits: []edit{
 		{"organization.go", "		return s.removeMember(ctx, row.organization(), row.ClerkUserID)", "		return nil"},
@@ -670,13 +670,13 @@ var mutants = []mutant{
 		{"reconcile_members.go", "			r.unresolved[row.ID] = true\n			if err := r.excuse(", "			if err := r.excuse("},
 	}},
 	{name: "a 404 revokes", test: "TestWithdraw_UnexplainedRejection", edits: []edit{
-		{"deliver_settle.go", "	case codeOf(err) == codeAlreadyRevoked:", "	case codeOf(err) == codeAlreadyRevoked || saysNotFound(err):"},
+		{"deliver_leftovers.go", "	case codeOf(err) == codeAlreadyRevoked:", "	case codeOf(err) == codeAlreadyRevoked || saysNotFound(err):"},
 	}},
 	{name: "an unknown status counts as ended", test: "TestWithdraw_UnexplainedRejection", edits: []edit{
 		{"withdraw.go", "	return status == InvitationAccepted || status == InvitationExpired || status == InvitationRevoked", "	return status != InvitationPending"},
 	}},
 	{name: "an invitation without metadata counts as another application's", test: "TestPromise3_LostBulkCreateWithoutMetadata", edits: []edit{
-		{"deliver_find.go", "case mayHaveSent && a.mayHaveCreated(inv):", "case false && a.mayHaveCreated(inv):"},
+		{"deliver_find.go", "case expectOwn && a.mayBeOwn(inv):", "case false && a.mayBeOwn(inv):"},
 	}},
 
 	{name: "a panic while reconciling does not reach the caller", test: "TestRun_PanicsReachTheCaller", edits: []edit{

@@ -42,7 +42,8 @@ var parts = []part{
 	{"random", 3, "scripts/ensure-postgres.sh && " +
 		"CLERKINVITE_MODEL_SEQUENCES=50000 go test -timeout 90m -count 1 -run 'TestModel$|TestPromise3_Interleavings$' ./internal/attacks ./internal/model/modeltest && " +
 		"CLERKINVITE_MODEL_SEQUENCES=3000 go test -timeout 90m -count 1 -run 'TestModelPostgres$' ./internal/model/modeltest"},
-	{"postgres", 7, "scripts/ensure-postgres.sh && scripts/ensure-pgbouncer.sh && " +
+	{"postgres", 9, "scripts/ensure-postgres.sh && scripts/ensure-pgbouncer.sh && " +
+		"go test -timeout 90m -count 1 -run 'TestPgxStorePlansAtScale|TestPgxStoreDuePlans' ./internal/attacks/cost -rows 1000000 && " +
 		"for v in 14 15 16 17 18; do bins=${bins:+$bins:}$v=$(scripts/fetch-postgres.sh $v) || exit; done && " +
 		"export CLERKINVITE_TEST_PGBINS=$bins && cd lab && go test -timeout 90m -count 1 ./attack/postgres"},
 	{"peers", 11, "scripts/ensure-peers.sh && cd lab && go test -timeout 90m -count 1 ./attack/peers"},

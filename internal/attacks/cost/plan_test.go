@@ -17,11 +17,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/clerkinvite/clerkinvite"
+	"github.com/clerkinvite/clerkinvite/internal/tally"
 	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
 // With ten million members, the test takes some minutes and 10 GB of disk space.
-var planRows = flag.Int("rows", 200_000, "members of TestPgxStorePlansAtScale")
+var planRows = flag.Int("rows", 200_000, "members of TestPgxStorePlansAtScale and TestPgxStoreDuePlans")
 
 // Every statement uses an index, in custom and in generic plans, whatever the statistics say. The cost of a page does not
 // depend on its position.
@@ -49,7 +50,9 @@ func TestPgxStorePlansAtScale(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: make test-all has what takes long")
 	}
+	row := tally.Start(t, "every statement's plan and the blocks that it reads")
 	testPlans(t, planLayout{rows: *planRows, tenant: "i % 200000 * (i / 100 % 2)", late: 2000, place: *planRows / 2})
+	row.Done(fmt.Sprintf("%d members", *planRows), "nothing")
 }
 
 // planLayout describes a table of members. Addresses and IDs have the same order.
@@ -284,7 +287,8 @@ func TestPgxStoreDuePlans(t *testing.T) {
 		t.Skip("-short: make test-all has what takes long")
 	}
 	const limit = 100
-	for name, l := range map[string]struct {
+	row := tally.Start(t, "the blocks that Due reads")
+	tables := map[string]struct {
 		tenant, due string // of row i, in SQL
 		rows        int
 		blocks      int
@@ -297,7 +301,11 @@ func TestPgxStoreDuePlans(t *testing.T) {
 		"none of 100,000 tenants is due":    {"i % 100000", "false", 200_000, limit},
 		// The search for tenants ends.
 		"one of 1,000 tenants is due": {"i % 100000", "i % 1000 = 7", 200_000, 4 * 10_000 * 5},
-	} {
+	}
+	t.Cleanup(func() {
+		row.Done(fmt.Sprintf("%d tables of up to %d members", len(tables), max(*planRows, 200_000)), "nothing")
+	})
+	for name, l := range tables {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var asked testkit.Statements

@@ -294,10 +294,27 @@ func (s *sequence) stray(inv *invitation) {
 	if inv.Status != clerkinvite.InvitationPending {
 		return
 	}
-	if erased, gone := s.purged[inv.member]; gone && (made >= erased.since || inv.Email != erased.ref.Email) {
-		return // its create was under way when the member was erased, or its response was lost before the address changed: no row knows it
+	if erased, gone := s.purged[inv.member]; gone && (made >= erased.since || s.outOfReach(inv, erased)) {
+		return // its create was under way when the member was erased, or Purge could not find it
 	}
 	if m := s.row(inv.member); (m == nil || m.InvitationID != inv.ID || m.Status != clerkinvite.StatusPending) && !s.adoptedInto(inv) {
 		s.failf("end: %s is open, and no member waits for it", inv.ID)
 	}
+}
+
+// outOfReach reports whether Purge could not find an invitation: the erased row did not refer to it, and the row's address had
+// changed since the send.
+func (s *sequence) outOfReach(inv *invitation, erased purged) bool {
+	var last *clerkinvite.Member
+	sent := false
+	for _, row := range s.committed {
+		if row.ID != inv.member {
+			continue
+		}
+		if last == nil || row.Version > last.Version {
+			last = row
+		}
+		sent = sent || row.Send == inv.send && row.Email == inv.Email
+	}
+	return sent && last.InvitationID != inv.ID && !slices.Contains(erased.listed, inv.Email)
 }

@@ -390,3 +390,39 @@ func seeing(change func(u *clerkinvite.User)) func(clerkinvite.ClerkAPI) clerkin
 		return f
 	}
 }
+
+// An open invitation of an erased member is a problem, except if Purge could not find it.
+func TestStrayInvitationOfAnErasedMember(t *testing.T) {
+	t.Parallel()
+	const before, after = "ada@example.com", "bob@example.com"
+	row := func(number int64, email, invitationID string) *clerkinvite.Member {
+		return &clerkinvite.Member{ID: "m", Version: number, Send: 1, Email: email, InvitationID: invitationID}
+	}
+	for name, c := range map[string]struct {
+		history []*clerkinvite.Member
+		listed  []string
+		made    int
+		excused bool
+	}{
+		"the response was lost, and the address has changed": {[]*clerkinvite.Member{row(1, before, ""), row(2, after, "")}, []string{after}, 1, true},
+		"its create was under way":                           {[]*clerkinvite.Member{row(1, before, "inv_1")}, []string{before}, 5, true},
+		"the address has not changed":                        {[]*clerkinvite.Member{row(1, before, "")}, []string{before}, 1, false},
+		"the address has changed during the purge":           {[]*clerkinvite.Member{row(1, before, ""), row(2, after, "")}, []string{after, before}, 1, false},
+		"it was left over, and the address has changed":      {[]*clerkinvite.Member{row(1, before, "inv_1"), row(2, after, "inv_2")}, []string{after}, 1, true},
+		"the row refers to it":                               {[]*clerkinvite.Member{row(1, before, "inv_1"), row(2, after, "inv_1")}, []string{after}, 1, false},
+		"the member never had the address":                   {[]*clerkinvite.Member{row(1, after, "")}, []string{after}, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := &sequence{}
+			s.makeOracle()
+			for _, m := range c.history {
+				s.committed[version{m.ID, m.Version}] = m
+			}
+			s.counted["inv_1"] = c.made
+			s.purged["m"] = purged{ref: clerkinvite.Ref{Email: after}, since: 5, done: 6, listed: c.listed}
+			s.stray(&invitation{Invitation: clerkinvite.Invitation{ID: "inv_1", Email: before, Status: clerkinvite.InvitationPending}, member: "m", send: 1})
+			require.Equal(t, c.excused, s.problem == "", s.problem)
+		})
+	}
+}

@@ -86,6 +86,8 @@ type purged struct {
 	ref   clerkinvite.Ref
 	since int // the step whose state Clerk's lists showed when the purge began
 	done  int // the step in which the row was erased
+
+	listed []string // the addresses that the row had during the purge
 }
 
 // closing is a limit of an endpoint, and since when all processes can know it.
@@ -228,7 +230,13 @@ func (s *sequence) erased(t *task, old *clerkinvite.Member) {
 	if id := old.InvitationID; s.open(id) && (!s.adopted[id] || s.entrusted[id] && !s.waitedFor(s.rows, id)) {
 		s.failf("withdrawn: %s erased %s and left its %s open", t.name, s.named(old), old.InvitationID)
 	}
-	s.purged[old.ID] = purged{old.Ref(), t.shown, s.step}
+	listed := []string{old.Email}
+	for _, m := range t.claimedRows {
+		if m.ID == old.ID {
+			listed = append(listed, m.Email)
+		}
+	}
+	s.purged[old.ID] = purged{old.Ref(), t.shown, s.step, listed}
 	delete(s.added, old.ClerkUserID) // a purge does not end the membership
 	delete(s.chains, old.ID)
 	moves, err := s.store.history(old.TenantID, old.ID)

@@ -18,6 +18,7 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 	"github.com/clerkinvite/clerkinvite/internal/tally"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
 // message is a message for JavaScript to sign.
@@ -98,7 +99,7 @@ func TestJavaScriptSignsForTheVerifier(t *testing.T) {
 	t.Parallel()
 	p := startPeer(t, "webhooks.mjs")
 	row := tally.Start(t, "webhooks signed by Svix's and Standard Webhooks' JavaScript libraries, for our verifier")
-	seed, n := newSeed(t), times(300)
+	seed, n := testkit.Random(t).Uint64(), times(300)
 	for from := 0; from < n; from += chunk {
 		r := rand.New(rand.NewPCG(seed, uint64(from)))
 		now := time.UnixMilli(946684800000 + r.Int64N(40*365*86400e3))
@@ -139,7 +140,7 @@ func TestTheVerifierAgreesWithJavaScript(t *testing.T) {
 	t.Parallel()
 	p := startPeer(t, "webhooks.mjs")
 	row := tally.Start(t, "mutated webhooks, our verifier against Svix's, Standard Webhooks' and Clerk's for JavaScript")
-	seed, n := newSeed(t), times(1000)
+	seed, n := testkit.Random(t).Uint64(), times(1000)
 	accepted, refused, differ := 0, 0, map[string]int{}
 	for from := 0; from < n; from += chunk {
 		var ds []*delivery

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -25,6 +24,7 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/clerkinvitetest"
 	"github.com/clerkinvite/clerkinvite/internal/tally"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
 // times returns the number of random cases.
@@ -33,17 +33,6 @@ func times(short int) int {
 		return 100 * short
 	}
 	return short
-}
-
-// newSeed returns the seed of a test and prints it.
-func newSeed(t *testing.T) uint64 {
-	t.Helper()
-	seed := rand.Uint64()
-	if s, err := strconv.ParseUint(os.Getenv("CLERKINVITE_SEED"), 10, 64); err == nil {
-		seed = s
-	}
-	t.Logf("seed %d (CLERKINVITE_SEED chooses another)", seed)
-	return seed
 }
 
 // someTime moves the clock of a synctest bubble, which starts in the year 2000, by up to forty
@@ -236,7 +225,7 @@ func svixAccepts(t *testing.T, d *delivery) bool {
 func TestSvixSignsForTheVerifier(t *testing.T) {
 	t.Parallel()
 	row := tally.Start(t, "webhooks signed by Svix's Go library, for our verifier")
-	seed, n := newSeed(t), times(1500)
+	seed, n := testkit.Random(t).Uint64(), times(1500)
 	events := 0
 	for from := 0; from < n; from += 1000 {
 		synctest.Test(t, func(t *testing.T) {
@@ -508,7 +497,7 @@ var mutations = []func(d *delivery, r *rand.Rand){
 func TestTheVerifierAgreesWithSvix(t *testing.T) {
 	t.Parallel()
 	row := tally.Start(t, "mutated webhooks, our verifier against Svix's for Go")
-	seed, n := newSeed(t), times(6000)
+	seed, n := testkit.Random(t).Uint64(), times(6000)
 	accepted, refused, byDesign := 0, 0, map[string]int{}
 	for from := 0; from < n; from += 1000 {
 		synctest.Test(t, func(t *testing.T) {
@@ -597,7 +586,7 @@ func TestTheVerifierReadsHeadersInAnyCase(t *testing.T) {
 func TestSecretsComparedWithSvix(t *testing.T) {
 	t.Parallel()
 	row := tally.Start(t, "webhook secrets, our verifier against Svix's for Go")
-	r := rand.New(rand.NewPCG(newSeed(t), 0))
+	r := testkit.Random(t)
 	n, byDesign, padding := times(2000), 0, 0
 	for range n {
 		length := r.IntN(40)

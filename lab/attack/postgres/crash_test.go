@@ -5,7 +5,6 @@ package postgres_test
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 	"github.com/clerkinvite/clerkinvite/internal/tally"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
 // A server that syncs and acknowledges as in production. A killed process loses nothing that it
@@ -30,6 +30,7 @@ func TestKilledUnderLoadNothingIsLost(t *testing.T) {
 	c := newCluster(t, pgtest.Bin(t), durable...)
 	dsn := c.dsn(c.database())
 	l := startLoad(t, loadOptions{dsn: dsn})
+	random := testkit.Random(t)
 	rounds := 1
 	if tally.Long() {
 		rounds = 20
@@ -37,7 +38,7 @@ func TestKilledUnderLoadNothingIsLost(t *testing.T) {
 	var longest time.Duration
 	backends := 0
 	for round := range 2 * rounds {
-		l.enough(50 + rand.IntN(300))
+		l.enough(50 + random.IntN(300))
 		stopped := time.Now()
 		if round%2 == 0 {
 			c.kill()
@@ -88,8 +89,9 @@ func TestFailoverUnderLoadNothingIsLost(t *testing.T) {
 		{"immediate", func(c *cluster) { c.signal(syscall.SIGQUIT) }},
 		{"fast", func(c *cluster) { c.signal(syscall.SIGINT) }},
 	}
+	random := testkit.Random(t)
 	rounds := 1
-	first := rand.IntN(len(ways))
+	first := random.IntN(len(ways))
 	if tally.Long() {
 		rounds = 12
 	}
@@ -101,7 +103,7 @@ func TestFailoverUnderLoadNothingIsLost(t *testing.T) {
 	l := startLoad(t, loadOptions{dsn: dsn})
 	var promoting, slowest, longest time.Duration
 	for round := range rounds {
-		l.enough(100 + rand.IntN(300))
+		l.enough(100 + random.IntN(300))
 		way := ways[(first+round)%len(ways)]
 		stopped := time.Now()
 		way.stop(primary)

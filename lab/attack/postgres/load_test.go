@@ -103,8 +103,7 @@ CREATE TABLE host_copy (id uuid PRIMARY KEY, status text NOT NULL, send int NOT 
 // startLoad makes the tables and starts all workers.
 func startLoad(t *testing.T, o loadOptions) *load {
 	t.Helper()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testkit.Random(t).Uint64()
 	l := &load{
 		t: t, clerk: clerkinvitetest.NewClerk(), opts: o, stop: make(chan struct{}),
 		told: make(map[string]map[fact]bool), hostRows: make(map[string]bool), calls: make(map[string]int), failed: make(map[string]int),

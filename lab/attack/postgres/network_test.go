@@ -5,7 +5,6 @@ package postgres_test
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"strconv"
 	"testing"
@@ -18,6 +17,7 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 	"github.com/clerkinvite/clerkinvite/internal/pgtest"
 	"github.com/clerkinvite/clerkinvite/internal/tally"
+	"github.com/clerkinvite/clerkinvite/internal/testkit"
 )
 
 // through makes a pool connect to another address than its connection string's.
@@ -74,13 +74,14 @@ func TestNetworkCutUnderLoadNothingIsLost(t *testing.T) {
 		{"list", clerk, []string{"GET /v1/invitations?"}},
 		{"revoke", clerk, []string{"POST /v1/invitations/inv", "/revoke"}},
 	}
-	rounds, random := 1, 6
+	random := testkit.Random(t)
+	rounds, more := 1, 6
 	if tally.Long() {
-		rounds, random = 6, 120
+		rounds, more = 6, 120
 	}
 	chosen := 0
 	for range rounds {
-		for _, i := range rand.Perm(len(moments) * len(faults)) {
+		for _, i := range random.Perm(len(moments) * len(faults)) {
 			m, f := moments[i/len(faults)], faults[i%len(faults)]
 			select {
 			case <-m.at.arm(f, m.texts...).sprung:
@@ -90,23 +91,23 @@ func TestNetworkCutUnderLoadNothingIsLost(t *testing.T) {
 			}
 		}
 	}
-	for range random {
-		at, f := database, faults[rand.IntN(len(faults))]
-		if rand.IntN(2) == 0 {
+	for range more {
+		at, f := database, faults[random.IntN(len(faults))]
+		if random.IntN(2) == 0 {
 			at = clerk
 		}
 		at.all(f)
 		if f == halfOpen { // the whole network fails, not single connections
 			at.darken(true)
-			time.Sleep(time.Duration(rand.IntN(500)) * time.Millisecond)
+			time.Sleep(time.Duration(random.IntN(500)) * time.Millisecond)
 			at.darken(false)
 		}
-		l.enough(10 + rand.IntN(20))
+		l.enough(10 + random.IntN(20))
 	}
 	l.mark()
 	l.recovered()
 	v := l.check(db.DSN)
-	row.Done(fmt.Sprintf("%d cuts at %d moments in %d ways, %d at any moment of all connections; %s", chosen, len(moments), len(faults), random, v.times()),
+	row.Done(fmt.Sprintf("%d cuts at %d moments in %d ways, %d at any moment of all connections; %s", chosen, len(moments), len(faults), more, v.times()),
 		v.lost(), v.failures())
 }
 

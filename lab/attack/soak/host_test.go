@@ -87,6 +87,10 @@ func runHost() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	h := &host{clerk: os.Getenv("SOAK_CLERK"), people: atoi(os.Getenv("SOAK_PEOPLE")), print: json.NewEncoder(os.Stdout), calls: make(map[string]int64)}
+	seed, err := strconv.ParseUint(os.Getenv("SOAK_SEED"), 10, 64)
+	if err != nil {
+		return err
+	}
 	cfg, err := pgxpool.ParseConfig(os.Getenv("SOAK_DSN"))
 	if err != nil {
 		return err
@@ -131,9 +135,9 @@ func runHost() error {
 			sleep(ctx, time.Second)
 		}
 	})
-	for range callers {
+	for i := range callers {
 		wg.Go(func() {
-			random := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) // #nosec G404 -- load
+			random := rand.New(rand.NewPCG(seed, uint64(i))) // #nosec G404 -- to be repeated by its seed
 			for ctx.Err() == nil {
 				h.call(ctx, random)
 				sleep(ctx, time.Duration(random.Int64N(int64(400*time.Millisecond))))

@@ -126,8 +126,8 @@ func TestSoak(t *testing.T) {
 		length, err = time.ParseDuration(s)
 		require.NoError(t, err)
 	}
-	seed := rand.Uint64()
-	t.Logf("seed %d, %v", seed, length)
+	seed := testkit.Seed()
+	t.Logf("seed %d (CLERKINVITE_SEED chooses another), %v", seed, length)
 	row := tally.Start(t, "soak: mixed load with faults, cuts and kills")
 
 	db := pgtest.New(t)
@@ -145,14 +145,14 @@ func TestSoak(t *testing.T) {
 	living := make([]*process, 2)
 	samples := make([][]measured, len(living))
 	for i := range living {
-		living[i], _ = start(t, "host", env...)
+		living[i], _ = start(t, "host", append(env, fmt.Sprint("SOAK_SEED=", seed+1+uint64(i)))...)
 		wg.Go(func() { samples[i] = s.follow(living[i]) })
 	}
 	kills := 0
 	wg.Go(func() {
 		random := rand.New(rand.NewPCG(seed, 2)) // #nosec G404 -- to be repeated by its seed
 		for ctx.Err() == nil {
-			p, _ := start(t, "host", env...)
+			p, _ := start(t, "host", append(env, fmt.Sprint("SOAK_SEED=", random.Uint64()))...)
 			after := time.AfterFunc(time.Duration(random.Int64N(int64(10*time.Second))), func() { _ = p.cmd.Process.Kill() })
 			stop := context.AfterFunc(ctx, func() { _ = p.cmd.Process.Kill() })
 			s.follow(p)
