@@ -7,6 +7,88 @@ import (
 	"time"
 )
 
+// pass is one round of deliveries under one lease: its rows are claimed together, and each gets one attempt.
+type pass struct {
+	lease
+	dueAt      time.Time                // when rows that it releases are due
+	more       bool                     // there may be more due rows than these
+	background bool                     // has the turn to deliver, and waits longer for limits than interactive calls
+	end        func()                   // ends the turn of a background pass
+	lastTry    bool                     // the call makes no other attempt
+	shareSpent map[*endpoints]time.Time // until when the shares of imports are used up, if they are
+	failures   int                      // how many creates or added users in a row had an unexplained failure; see countFailures
+	refusing   map[string]error         // organizations that accept no new members, by ID: they are full, or do not exist
+
+	claims map[string]claim // by member ID
+}
+
+// claim is the claim of a pass on a row, and what it has replaced.
+type claim struct {
+	until             *time.Time // Member.ClaimedUntil
+	wasDueAt          time.Time  // Member.NextAttemptAt before the claim, or the time of the claim
+	mayHaveInvitation bool       // what Member.mayHaveInvitation reported before the claim
+}
+
+// attempt is one claimed row on its way through a pass. The first step that decides the outcome
+// sets verdict, and settle writes it.
+type attempt struct {
+	row      *Member // as claimed, or as another process has changed it since
+	params   clerkParams
+	verdict  verdict
+	delivery *delivery // once the attempt is settled
+	lastTry  bool      // of the pass
+
+	claim      // of the row
+	early bool // the claim was before wasDueAt
+
+	batchable    bool  // may share a request with other attempts
+	bulkRejected bool  // its bulk request was rejected because of some of the addresses
+	rejection    error // what Clerk said about this address then
+
+	maybeAdded   *User // the user whom the attempt has added to the organization, or may have without a response
+	olderRevoked bool  // this or an earlier attempt has revoked the invitation that the row still refers to
+}
+
+// isRetry reports whether there was an earlier attempt at the same send.
+func (a *attempt) isRetry() bool { return a.row.Attempts > 1 }
+
+// hasEarlierSends reports whether the member was invited before, so that Clerk may have invitations of earlier sends.
+func (a *attempt) hasEarlierSends() bool { return a.row.Send > 1 }
+
+// hasEarlierTries reports whether an earlier attempt or request may have created the send's invitation. It asks for the
+// number of attempts, and not for mayHaveInvitation, because the runbook sets the number after a backup was restored.
+func (a *attempt) hasEarlierTries() bool { return a.isRetry() || a.bulkRejected }
+
+// mayEndWithoutCreate reports whether the attempt may find an earlier attempt's invitation, or was rejected in a
+// bulk request already. A limit on creates does not block such an attempt.
+func (a *attempt) mayEndWithoutCreate() bool { return a.isRetry() || a.rejection != nil }
+
+// organization returns the ID of the organization that the row's invitation is for, or "".
+func (a *attempt) organization() string { return a.params.organization() }
+
+// usedItsOnlyTry reports whether the row's invitation may be tried only once, and an earlier attempt has tried it.
+func (a *attempt) usedItsOnlyTry() bool {
+	earlier := a.row.Attempts - 1
+	if a.row.allowsRetry() { // then the last one does not count
+		earlier--
+	}
+	return a.params.Withdraw != "" && earlier > 0
+}
+
+// delivery is what one attempt did for one member.
+type delivery struct {
+	Result
+	kind verdictKind // undecided if the verdict was not applied
+	stop bool        // the error ends the pass: it concerns the whole instance, or the store
+}
+
+// endedConcurrently reports whether another call revoked or removed the member during the delivery. It returns
+// false if the attempt itself found a revoked invitation or a second address.
+func (d delivery) endedConcurrently() bool {
+	m := d.Member
+	return !d.kind.foundEnded() && (m.Status == StatusRevoked || m.Status == StatusRemoved && m.Reason != ReasonSecondAddress)
+}
+
 // DeliverOptions are the options of Deliver; nil means all defaults.
 type DeliverOptions struct {
 	Limit int // maximum number of members; 0 means no maximum
@@ -26,7 +108,7 @@ type DeliverReport struct {
 	Invited   int // now pending: invited now, or found to have been invited before
 	Refused   int // now failed; after a resend, still pending on the older invitation or, in an organization, revoked
 	Ended     int // withdrawn (see Config.WithdrawOnFailure), or ended in another state (such as revoked), at Clerk or by a concurrent call
-	Postponed int // still due, later
+	Postponed int // still waiting for delivery
 }
 
 // passSize is the maximum number of members of a pass, so that it needs one request for users.
@@ -175,7 +257,7 @@ func (s *Service) deliverRefs(ctx context.Context, refs []Ref, limit int, report
 			return err
 		}
 		for _, d := range deliveries {
-			if d.kind == isReleased && d.Member != nil {
+			if d.kind == isReleased && d.Member != nil { // the lease ended before its turn
 				todo = append(todo, d.Member.Ref())
 			}
 		}
@@ -229,8 +311,8 @@ func (s *Service) newPass(ctx context.Context) (*pass, error) {
 	return &pass{lease: l, dueAt: l.claimedAt}, err
 }
 
-// claimRows claims the due rows for the pass, and returns them as claimed. It skips rows that another process
-// owns or has just changed.
+// claimRows claims the rows that wait for delivery, due now or not, and returns them as claimed. It skips rows that
+// another process owns or has just changed.
 func (s *Service) claimRows(ctx context.Context, p *pass, rows []*Member) (claimed []*Member, err error) {
 	var changes []Change
 	for _, row := range rows {
@@ -291,166 +373,6 @@ func stopError(ctx context.Context, deliveries []delivery) error {
 	return nil
 }
 
-// batch returns how many members the next pass may deliver. A limit of 0 means no maximum.
-func (r *DeliverReport) batch(limit int) int {
-	if limit == 0 {
-		return passSize
-	}
-	return max(0, min(passSize, limit-r.Claimed))
-}
-
-func (r *DeliverReport) count(deliveries []delivery) {
-	for _, d := range deliveries {
-		if d.kind != isReleased { // a released row was not attempted
-			r.countOne(d)
-		}
-	}
-}
-
-func (r *DeliverReport) countOne(d delivery) {
-	r.Claimed++
-	var clerkErr *ClerkInvitationError
-	var dup *DuplicateEmailError
-	switch {
-	case errors.As(d.Err, &clerkErr) && clerkErr.Outcome == OutcomeRefused:
-		r.Refused++
-	case errors.As(d.Err, &dup), errors.Is(d.Err, errPurged), d.kind == isAbandoned, d.Err != nil && !d.Member.Due():
-		r.Ended++
-	case d.Err != nil:
-		r.Postponed++
-	case d.Member.Status == StatusActive:
-		r.Linked++
-	case d.Member.Status == StatusPending:
-		r.Invited++
-	default:
-		r.Ended++
-	}
-}
-
-// Clerk's response has arrived, but does not lead to an invitation or a user. failureOf treats a status of 200 like a
-// lost response. The errors that are not an APIError only explain a decision.
-var (
-	errBanned               = errors.New("clerkinvite: the Clerk user with this address is banned")
-	errDeprovisioned        = errors.New("clerkinvite: the Clerk user with this address is deprovisioned")
-	errLocked         error = &APIError{StatusCode: 200, Err: errors.New("the Clerk user with this address is locked")}
-	errEndlessList    error = &APIError{StatusCode: 200, Err: errors.New("the list of invitations does not end: a page was returned twice")}
-	errNoInvitation   error = &APIError{StatusCode: 200, Err: errors.New("the response contains no invitation")}
-	errNoInvitationID error = &APIError{StatusCode: 200, Err: errors.New("the response contains an invitation whose ID cannot be read")}
-	errNoUser         error = &APIError{StatusCode: 200, Err: errors.New("the response does not contain the user")}
-	errNotRevoked     error = &APIError{StatusCode: 200, Err: errors.New("the invitation is not revoked")}
-	errUnmarked       error = &APIError{StatusCode: 200, Err: errors.New("the address has a pending invitation without metadata, which may be this member's")}
-	errUnknownStatus  error = &APIError{StatusCode: 200, Err: errors.New("the invitation has a status that this library does not know")}
-	errUnlisted             = errors.New("clerkinvite: Clerk reports the address as taken but returns neither user nor invitation")
-)
-
-// pass is one round of deliveries under one lease.
-type pass struct {
-	lease
-	dueAt      time.Time                // when rows that it releases are due
-	more       bool                     // there may be more due rows than these
-	background bool                     // waits longer for limits than interactive calls
-	end        func()                   // ends the turn of a background pass
-	lastTry    bool                     // the call makes no other attempt
-	shareSpent map[*endpoints]time.Time // until when the shares of imports are used up, if they are
-	failures   int                      // how many creates or added users in a row had an unexplained failure; see countFailures
-	refusing   map[string]error         // organizations that accept no new members, by ID: they are full, or do not exist
-
-	claims map[string]claim // by member ID
-}
-
-// claim is the claim of a pass on a row, and what it has replaced.
-type claim struct {
-	until             *time.Time // Member.ClaimedUntil
-	wasDueAt          time.Time  // Member.NextAttemptAt before the claim, if it was set
-	mayHaveInvitation bool       // what Member.mayHaveInvitation reported before the claim
-}
-
-// attempt is one claimed row on its way through a pass. The first step that decides the outcome
-// sets verdict, and settle writes it.
-type attempt struct {
-	row      *Member
-	params   clerkParams
-	verdict  verdict
-	delivery *delivery // once the attempt is settled
-	lastTry  bool      // the call makes no other attempt
-
-	claim      // of the row
-	early bool // the row was claimed before it was due
-
-	batchable    bool  // may share a request with other attempts
-	bulkRejected bool  // its bulk request was rejected because of some of the addresses
-	rejection    error // what Clerk said about this address then
-
-	maybeAdded   *User // the user whom the attempt has added to the organization, or may have without a response
-	olderRevoked bool  // this or an earlier attempt of a resend has revoked the invitation that the row refers to
-}
-
-// isRetry reports whether there was an earlier attempt at the same send.
-func (a *attempt) isRetry() bool { return a.row.Attempts > 1 }
-
-// hasEarlierSends reports whether the member was invited before, so that Clerk may have invitations of earlier sends.
-func (a *attempt) hasEarlierSends() bool { return a.row.Send > 1 }
-
-// hasEarlierTries reports whether an earlier attempt or request may have created the send's invitation. It assumes so
-// even if the earlier attempts failed before a create.
-func (a *attempt) hasEarlierTries() bool { return a.isRetry() || a.bulkRejected }
-
-// mayEndWithoutCreate reports whether the attempt may find an earlier attempt's invitation, or was rejected in a
-// bulk request already. A limit on creates does not block such an attempt.
-func (a *attempt) mayEndWithoutCreate() bool { return a.isRetry() || a.rejection != nil }
-
-// organization returns the ID of the organization that the row's invitation is for, or "".
-func (a *attempt) organization() string { return a.params.organization() }
-
-// usedItsOnlyTry reports whether the row's invitation may be tried only once, and an earlier attempt has tried it.
-func (a *attempt) usedItsOnlyTry() bool {
-	earlier := a.row.Attempts - 1
-	if a.row.allowsRetry() { // the last one decided nothing, because Clerk rejected its bulk request
-		earlier--
-	}
-	return a.params.Withdraw != "" && earlier > 0
-}
-
-// decide sets the verdict, and what follows from it: whether Config.WithdrawOnFailure ends the send, and whether
-// settle has to look for left-over invitations.
-func (a *attempt) decide(v verdict) {
-	v.withdraw = a.params.Withdraw.withdraws(v.kind, a.lastTry)
-	v.leftOver = !v.claimOnly() && (v.leftOver || a.mayLeaveOver(v.kind))
-	a.verdict = v
-}
-
-// mayLeaveOver reports whether the member may have another open invitation after a verdict of kind k that ends the
-// send. An earlier send may have created it, or an earlier request of this send whose response was lost.
-func (a *attempt) mayLeaveOver(k verdictKind) bool {
-	switch k {
-	case isInvited:
-		return a.hasEarlierSends() && !a.olderRevoked
-	case isExpired, isRevoked, isSecondAddress:
-		return a.hasEarlierSends()
-	case isLinked, isRefused, isAbandoned:
-		return a.hasEarlierSends() || a.hasEarlierTries()
-	case isUncertain: // withdrawn; Clerk may have created it now
-		return true
-	default: // isPostponed, isLimited or isReleased, and withdrawn
-		// This attempt created nothing, and a resend keeps the older invitation.
-		return a.hasEarlierTries()
-	}
-}
-
-// delivery is what one attempt did for one member.
-type delivery struct {
-	Result
-	kind verdictKind // undecided if the verdict was not applied
-	stop bool        // the error ends the pass: it concerns the whole instance, or the store
-}
-
-// endedConcurrently reports whether another call revoked or removed the member during the delivery. It returns
-// false if the attempt itself found a revoked invitation or a second address.
-func (d delivery) endedConcurrently() bool {
-	m := d.Member
-	return !d.kind.foundEnded() && (m.Status == StatusRevoked || m.Status == StatusRemoved && m.Reason != ReasonSecondAddress)
-}
-
 // deliverNow delivers the only row of a pass.
 func (s *Service) deliverNow(ctx context.Context, p *pass, row *Member) delivery {
 	p.lastTry = true
@@ -488,6 +410,82 @@ func (s *Service) deliver(ctx context.Context, p *pass, rows []*Member) []delive
 	}
 	return deliveries
 }
+
+// decide sets the verdict, and two of its fields that follow from the attempt: withdraw, and leftOver if the send ends.
+func (a *attempt) decide(v verdict) {
+	v.withdraw = a.params.Withdraw.withdraws(v.kind, a.lastTry)
+	v.leftOver = !v.keepsWaiting() && (v.leftOver || a.mayLeaveOver(v.kind))
+	a.verdict = v
+}
+
+// mayLeaveOver reports whether the member may have another open invitation after a verdict of kind k that ends the
+// send. An earlier send may have created it or, unless the verdict is about that one, an earlier try.
+func (a *attempt) mayLeaveOver(k verdictKind) bool {
+	switch k {
+	case isInvited:
+		return a.hasEarlierSends() && !a.olderRevoked
+	case isExpired, isRevoked, isSecondAddress:
+		return a.hasEarlierSends()
+	case isLinked, isRefused, isAbandoned:
+		return a.hasEarlierSends() || a.hasEarlierTries()
+	// The other kinds end the send only if it is withdrawn. Then a resend keeps the older invitation.
+	case isUncertain: // Clerk may have created it now
+		return true
+	default: // isPostponed, isLimited, isReleased: this attempt created nothing
+		return a.hasEarlierTries()
+	}
+}
+
+// batch returns how many members the next pass may deliver. A limit of 0 means no maximum.
+func (r *DeliverReport) batch(limit int) int {
+	if limit == 0 {
+		return passSize
+	}
+	return max(0, min(passSize, limit-r.Claimed))
+}
+
+func (r *DeliverReport) count(deliveries []delivery) {
+	for _, d := range deliveries {
+		if d.kind != isReleased { // a released row was not attempted
+			r.countOne(d)
+		}
+	}
+}
+
+func (r *DeliverReport) countOne(d delivery) {
+	r.Claimed++
+	var clerkErr *ClerkInvitationError
+	switch m := d.Member; {
+	case errors.As(d.Err, &clerkErr) && clerkErr.Outcome == OutcomeRefused:
+		r.Refused++
+	case d.Err != nil && m != nil && m.Due():
+		r.Postponed++
+	case d.Err != nil, d.kind == isAbandoned: // withdrawn, purged, or removed as a second address
+		r.Ended++
+	case m.Status == StatusActive:
+		r.Linked++
+	case m.Status == StatusPending:
+		r.Invited++
+	default:
+		r.Ended++
+	}
+}
+
+// Clerk's response has arrived, but does not lead to an invitation or a user. failureOf treats a status of 200 like a
+// lost response. The errors that are not an APIError only explain a decision.
+var (
+	errBanned               = errors.New("clerkinvite: the Clerk user with this address is banned")
+	errDeprovisioned        = errors.New("clerkinvite: the Clerk user with this address is deprovisioned")
+	errLocked         error = &APIError{StatusCode: 200, Err: errors.New("the Clerk user with this address is locked")}
+	errEndlessList    error = &APIError{StatusCode: 200, Err: errors.New("the list of invitations does not end: a page was returned twice")}
+	errNoInvitation   error = &APIError{StatusCode: 200, Err: errors.New("the response contains no invitation")}
+	errNoInvitationID error = &APIError{StatusCode: 200, Err: errors.New("the response contains an invitation whose ID cannot be read")}
+	errNoUser         error = &APIError{StatusCode: 200, Err: errors.New("the response does not contain the user")}
+	errNotRevoked     error = &APIError{StatusCode: 200, Err: errors.New("the invitation is not revoked")}
+	errUnmarked       error = &APIError{StatusCode: 200, Err: errors.New("the address has a pending invitation without metadata, which may be this member's")}
+	errUnknownStatus  error = &APIError{StatusCode: 200, Err: errors.New("the invitation has a status that this library does not know")}
+	errUnlisted             = errors.New("clerkinvite: Clerk reports the address as taken but returns neither user nor invitation")
+)
 
 // filter returns the elements to keep, and leaves the list unchanged.
 func filter[T any](list []T, keep func(T) bool) []T {

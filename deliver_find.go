@@ -11,8 +11,8 @@ const lookupSize = 100
 // listPage is how many invitations one page may contain (Clerk's limit).
 const listPage = 500
 
-// findAll asks Clerk which users have verified the addresses. It decides for rows with such a user and for
-// rows whose look-up failed.
+// findAll asks Clerk which users have verified the addresses. It decides for rows with such a user, unless the user
+// must be invited into an organization, and for rows whose look-up failed.
 func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 	if err := s.checkLimit(endpointFindUsers); err != nil {
 		for _, a := range attempts {
@@ -187,7 +187,7 @@ const maxExcused = 3
 type health struct {
 	s         *Service
 	responded bool // a request has succeeded
-	left      int  // how many more failures are excused
+	left      int  // how many more failures are excused before the next look-up of controlAddress
 	outage    bool // the look-up of controlAddress has failed
 }
 
@@ -198,21 +198,25 @@ func newHealth(s *Service, excused int) *health { return &health{s: s, left: exc
 // noteResponse notes that a request has succeeded.
 func (h *health) noteResponse() { h.responded, h.left = true, maxExcused }
 
-// excuseFailure must be called after each failure after which other requests follow. It returns false if Clerk has
-// an outage. If no more failures are excused, it makes a request to find out.
+// excuseFailure counts a failure, and reports whether other requests may follow it. They may not if Clerk has an outage.
 func (h *health) excuseFailure(ctx context.Context) bool {
 	if h.left == 0 && !h.outage {
-		if _, err := h.s.findUsers(ctx, UserQuery{Emails: []string{controlAddress}}); err != nil {
-			h.outage = true
-		} else {
-			h.noteResponse()
-		}
+		h.checkOutage(ctx)
 	}
 	if h.outage {
 		return false
 	}
 	h.left--
 	return true
+}
+
+// checkOutage looks up controlAddress.
+func (h *health) checkOutage(ctx context.Context) {
+	if _, err := h.s.findUsers(ctx, UserQuery{Emails: []string{controlAddress}}); err != nil {
+		h.outage = true
+	} else {
+		h.noteResponse()
+	}
 }
 
 // findUsers makes one request. A nil error and no user means that Clerk has none.
@@ -231,9 +235,9 @@ func verifiedBy(users []User, email string) *User {
 	return &users[i]
 }
 
-// look lists the invitations of the address. One with this member's ID and send number was created by
-// an earlier attempt, and decides. If the verdict is undecided, f says how to create one. Unless expectOwn
-// is true, look expects no invitation of this send.
+// look lists the invitations of the address, and decides if one of them is this send's or must be adopted. Otherwise f has
+// what prepareOrganization and the create need. expectOwn means that an earlier try may have created the send's
+// invitation. Then look also considers invitations that have ended or do not show their metadata.
 func (s *Service) look(ctx context.Context, p *pass, a *attempt, expectOwn bool) (v verdict, f foundInvitations) {
 	var list []Invitation
 	var err error
@@ -257,16 +261,16 @@ func (s *Service) look(ctx context.Context, p *pass, a *attempt, expectOwn bool)
 		v.leftOver = f.duplicate
 		return v, f
 	case f.adoptable != nil:
-		s.log.InfoContext(ctx, "another application's invitation into the organization adopted", "member", *a.row, "invitation", f.adoptable.ID)
+		s.log.InfoContext(ctx, "open invitation into the organization adopted", "member", *a.row, "invitation", f.adoptable.ID)
 		return verdict{kind: isInvited, invitation: f.adoptable, adopted: true}, f
 	case len(unmarked) > 0:
 		v = s.unmarkedVerdict(ctx, p, a, unmarked)
-		f.needsIgnoreExisting = f.needsIgnoreExisting || v.kind == undecided // other members refer to all of them
+		f.needsIgnoreExisting = f.needsIgnoreExisting || v.kind == undecided // all unmarked ones are other members'
 	}
 	return v, f
 }
 
-// keepShared finds an invitation of an earlier send that another tenant's member waits for. The row waits for it too.
+// keepShared makes an older invitation adoptable if another tenant's member waits for it. Then it must not be revoked.
 func (s *Service) keepShared(ctx context.Context, row *Member, f *foundInvitations) error {
 	for _, inv := range f.older {
 		shared, err := s.isShared(ctx, row, inv)
@@ -280,7 +284,7 @@ func (s *Service) keepShared(ctx context.Context, row *Member, f *foundInvitatio
 	return nil
 }
 
-// ownVerdict decides for a row whose invitation an earlier attempt created.
+// ownVerdict decides for a row whose invitation an earlier try created.
 func (s *Service) ownVerdict(ctx context.Context, p *pass, a *attempt, own *Invitation) verdict {
 	switch own.Status {
 	case InvitationPending:
@@ -304,10 +308,10 @@ type foundInvitations struct {
 	duplicate bool        // another one has the marker too
 	current   *Invitation // the row refers to it; in any status, or nil
 
-	// older and foreign are pending in the member's organization. Clerk allows one pending invitation per
-	// address and organization. So the older ones are revoked first, and the member waits for a foreign one.
+	// older and adoptable are pending in the member's organization. Clerk allows one pending invitation per address
+	// and organization. So the member waits for an adoptable one, and otherwise the older ones are revoked first.
 	older     []*Invitation // that the send replaces, except current
-	adoptable *Invitation   // that it does not replace
+	adoptable *Invitation   // another application's or tenant's, or an older one that another tenant's member needs
 
 	needsIgnoreExisting bool // another invitation for the address is pending
 }
@@ -359,8 +363,8 @@ func (a *attempt) mayBeOwn(inv *Invitation) bool {
 		return false
 	}
 	if !a.isRetry() {
-		// Clerk has just rejected this send's only create, so an invitation counts as its own only if it is
-		// certainly younger: no tolerance for clocks, and an unknown time does not count.
+		// Clerk has rejected this send's only create, or there was none yet. So an invitation counts as the send's
+		// only if it is certainly younger: no tolerance for clocks, and an unknown time does not count.
 		return inv.CreatedAt.After(a.row.ReservedAt)
 	}
 	return inv.CreatedAt.IsZero() || !inv.CreatedAt.Before(a.row.ReservedAt.Add(-clockSkew))

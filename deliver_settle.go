@@ -168,7 +168,7 @@ func (s *Service) settleWritten(ctx context.Context, a *attempt, wanted *Member,
 // an error of OnChange. The claim ends by itself, and the next attempt finds Clerk's response again.
 func (s *Service) settleUnwritten(ctx context.Context, a *attempt, err error, all bool) {
 	s.log.ErrorContext(ctx, "result not saved; will be looked up again", "member", *a.row, "cause", logError(err))
-	if a.verdict.claimOnly() { // keep Clerk's error, which isDelayed needs
+	if a.verdict.keepsWaiting() { // keep Clerk's error, which isDelayed needs
 		err = errors.Join(a.verdict.report(a.row).Err, err)
 	}
 	a.delivery = &delivery{Result: Result{a.row, err}, stop: all}
@@ -258,7 +258,7 @@ func (s *Service) settleOvertaken(ctx context.Context, a *attempt) error {
 	}
 	row := rows[own]
 	switch {
-	case row.Due() && a.verdict.claimOnly() && !row.hasClaimOf(a.row):
+	case row.Due() && a.verdict.keepsWaiting() && !row.hasClaimOf(a.row):
 		a.delivery = a.verdict.report(row) // another attempt has claimed the row, so there is nothing to write
 	case row.Due() && row.Send == a.row.Send:
 		a.row = row

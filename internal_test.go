@@ -81,8 +81,8 @@ func TestChangedRow(t *testing.T) {
 				got.Status, got.ClerkUserID, got.InvitationID, got.Sent, got.Attempts, got.Reason, got.ClaimedUntil != nil, got.NextAttemptAt,
 			})
 			require.True(t, allowed(c.from.Status, got.Status))
-			require.Equal(t, c.from.Status == got.Status && c.from.Sent == got.Sent, c.verdict.kind == undecided || c.verdict.claimOnly(),
-				"only the claim changes exactly where claimOnly says so")
+			require.Equal(t, c.from.Status == got.Status && c.from.Sent == got.Sent, c.verdict.kind == undecided || c.verdict.keepsWaiting(),
+				"the state changes unless keepsWaiting")
 		})
 	}
 }

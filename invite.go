@@ -214,6 +214,7 @@ func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 		var dup *DuplicateEmailError
 		switch {
 		case own != nil && errors.As(err, &dup) && dup.Member.ID == own.ID && dup.Member.Send == own.Send:
+			// This call's own row is no duplicate: another call has taken it over since the previous round.
 			return overtaken(dup.Member)
 		case m != nil || err != nil:
 			return m, err
@@ -237,7 +238,8 @@ func overtaken(row *Member) (*Member, error) {
 	return nil, ErrConflict
 }
 
-// inviteOnce is one round of invite. It returns no member for another round. row is the row that the round has written.
+// inviteOnce is one round of invite. It returns a member, an error, or neither: then another round is needed. row is the
+// row that this round has written, if any.
 func (s *Service) inviteOnce(ctx context.Context, want *Member) (m, row *Member, err error) {
 	p, row, err := s.reserveNow(ctx, want)
 	var dup *DuplicateEmailError
@@ -253,7 +255,7 @@ func (s *Service) inviteOnce(ctx context.Context, want *Member) (m, row *Member,
 		done = s.deliverNow(ctx, p, row)
 	case row.Due():
 		return nil, row, nil // the next round takes it over, unless another attempt owns it
-	}
+	} // otherwise another caller has delivered it
 	switch {
 	case done.Err != nil:
 		return nil, row, done.Err
@@ -299,7 +301,7 @@ func (s *Service) reclaimRow(ctx context.Context, p *pass, row *Member) (claimed
 		next := *current
 		next.Attempts-- // the same attempt
 		claimed := s.asClaimed(next, p.claimedAt)
-		first := p.claims[row.ID]
+		first := p.claims[row.ID] // keep what it has replaced
 		p.claims[row.ID] = claim{claimed.ClaimedUntil, first.wasDueAt, first.mayHaveInvitation}
 		return claimed, nil
 	})
@@ -309,8 +311,7 @@ func (s *Service) reclaimRow(ctx context.Context, p *pass, row *Member) (claimed
 	return claimed, err
 }
 
-// withNewID returns want with another ID. Store.Insert takes a row with the same ID for its own, whose
-// response was lost.
+// withNewID returns want with another ID, because Store.Insert treats a row with the same ID as its own retry.
 func withNewID(want *Member) (*Member, error) {
 	id, err := newID()
 	next := *want
@@ -503,7 +504,8 @@ func takenOver(old, want *Member) *Member {
 	case !old.mayHaveInvitation():
 		n.Params, n.Attempts = params, 0
 	case old.clerkParams().Withdraw != "":
-		n = withoutRetry(n) // the new attempt counts as a second one, so it withdraws the send; the next round of invite starts another
+		// Because of usedItsOnlyTry, the new attempt only withdraws the send. The next round of invite starts another.
+		n = withoutRetry(n)
 	default:
 		return nil
 	}
@@ -542,11 +544,6 @@ func paramsAfter(old, want *Member) json.RawMessage {
 	return params
 }
 
-// mayHaveInvitation reports whether Clerk may have the invitation of a due or withdrawn member that no attempt owns.
-// A claim that has ended says so: an attempt removes it only if neither the attempt nor an earlier one can have created
-// the invitation; see asReleased. But if there was no attempt, the claim was an interrupted Purge's.
-func (m Member) mayHaveInvitation() bool { return m.ClaimedUntil != nil && m.Attempts > 0 }
-
 // clerkParams is what Member.Params contains: the parameters of the invitation. Equal parameters have
 // equal encodings.
 type clerkParams struct {
@@ -559,7 +556,7 @@ type clerkParams struct {
 	Organization *Organization `json:"organization,omitempty"`
 
 	Withdraw withdrawal `json:"withdraw,omitempty"` // not sent to Clerk
-	Earlier  []string   `json:"earlier,omitempty"`  // where the member was invited into before, if not there: organizations, and "" for the application
+	Earlier  []string   `json:"earlier,omitempty"`  // other places that the member was invited into before: organizations, and "" for the application
 }
 
 // clerkParams decodes Params. Rows of this library always decode; a row that the host wrote gets the zero value.

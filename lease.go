@@ -89,8 +89,8 @@ func (s *Service) asClaimed(m Member, now time.Time) *Member {
 	return &m
 }
 
-// isClaimed reports whether an attempt owns m at the given time. It ignores claims by a wrong clock: claims that
-// last longer than any lease, and claims that were written in the future.
+// isClaimed reports whether an attempt owns m at the given time. It ignores claims by a wrong clock: claims for more
+// than twice the longest lease, and claims that were written in the future.
 func (m Member) isClaimed(now time.Time) bool {
 	return m.ClaimedUntil != nil && m.ClaimedUntil.After(now) && m.ClaimedUntil.Before(now.Add(2*maxLease)) &&
 		!m.UpdatedAt.After(now.Add(clockTolerance))
@@ -104,7 +104,7 @@ func (s *Service) backoff(attempts int) time.Duration {
 	d := s.cfg.Lease
 	for range attempts - 1 {
 		if d *= 2; d >= time.Hour {
-			return max(time.Hour, s.cfg.Lease)
+			return time.Hour
 		}
 	}
 	return d

@@ -161,7 +161,8 @@ func (s *Service) memberVerdict(ctx context.Context, p *pass, a *attempt, u *Use
 	return verdict{}
 }
 
-// findMembers returns the users' memberships of the organization, by user ID, with one request per 100 users.
+// findMembers returns the users' memberships of the organization, by user ID, with one request per 100 users. What they
+// prove about a member is in proof in pending.go.
 func (s *Service) findMembers(ctx context.Context, organization string, userIDs []string) (map[string]*Membership, error) {
 	if s.cfg.Organizations == nil {
 		return nil, errNoOrganizations
@@ -185,7 +186,7 @@ func (s *Service) findMembers(ctx context.Context, organization string, userIDs 
 }
 
 // addMemberships adds to p which of up to 100 users are members of the organization, if it is not "". It asks
-// Clerk for those that p does not have.
+// Clerk for those that p does not have. See proof in pending.go.
 func (s *Service) addMemberships(ctx context.Context, organization string, userIDs []string, p proof) error {
 	unknown := slices.DeleteFunc(slices.Clone(userIDs), func(id string) bool {
 		_, known := p.members[Membership{OrganizationID: organization, UserID: id}]
@@ -324,8 +325,8 @@ func (s *Service) removeUnneeded(ctx context.Context, row *Member, u *User, p pr
 	return s.removeMember(ctx, row.organization(), u.ID)
 }
 
-// decideAbandoned decides for a row whose only attempt has not completed. If that attempt may have added
-// a user to the row's organization, the member becomes active, because Clerk does not show who added a user.
+// decideAbandoned decides for a row of which usedItsOnlyTry is true. If that try may have added a user to the row's
+// organization, the member becomes active, because Clerk does not show who added a user.
 func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 	v := verdict{kind: isAbandoned, reason: ReasonWithdrawn}
 	if o := a.params.Organization; o != nil && o.AddExisting {
@@ -337,7 +338,7 @@ func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 			return
 		case u != nil:
 			if v = userVerdict(u, nil, s.now()); v.kind != isLinked && a.mayHaveInvitation && !m.isOlder(a.row) {
-				a.maybeAdded = u
+				a.maybeAdded = u // by that try, and barred since
 			}
 		}
 	}

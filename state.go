@@ -10,6 +10,35 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/scrub"
 )
 
+// To add a status, change Statuses, Status.Waits, transitions, Member.Due, the rules of
+// clerkinvitetest.MemoryStore, and the model in internal/model/protocol. In migrations/ and
+// sqlitestore/migrations/, change the CHECK constraints and the conditions of the partial
+// indexes, which the statements repeat. Everything else uses Statuses.
+
+// Status is the state of a member. docs/architecture.md has the table of state changes.
+type Status string
+
+const (
+	StatusReserved Status = "reserved" // Clerk was not called yet, the call failed, or the response was lost
+	StatusPending  Status = "pending"  // invited; ClerkUserID is "pending_" + InvitationID
+	StatusActive   Status = "active"   // a Clerk user; ClerkUserID is that user's ID
+	StatusFailed   Status = "failed"   // Clerk refused this person, or Config.WithdrawOnFailure withdrew the invitation; Reason says why
+	StatusRevoked  Status = "revoked"  // the invitation was revoked
+	StatusExpired  Status = "expired"  // the invitation expired
+	StatusRemoved  Status = "removed"  // no longer in the tenant; Reason says why
+)
+
+// Statuses returns all states, in the order of the constants.
+func Statuses() []Status {
+	return []Status{StatusReserved, StatusPending, StatusActive, StatusFailed, StatusRevoked, StatusExpired, StatusRemoved}
+}
+
+// Waits reports whether a member in this state (reserved, pending or expired) can become active
+// when a user verifies the member's address.
+func (s Status) Waits() bool {
+	return s == StatusReserved || s == StatusPending || s == StatusExpired
+}
+
 // transitions is the table of allowed state changes. A new member is reserved or, if created by Adopt,
 // pending or active. apply checks every change against this table. Claims, releases, postponed attempts,
 // resends, and changes of role or address do not change the state.
@@ -29,17 +58,17 @@ var transitions = map[Status][]Status{
 const (
 	ReasonUserBanned        = "user_banned"        // failed: the Clerk user with this address is banned
 	ReasonUserDeprovisioned = "user_deprovisioned" // failed: the Clerk user with this address is deprovisioned
-	ReasonUserLocked        = "user_locked"        // failed: the Clerk user with this address is locked; if still due, it is retried when the lock ends
+	ReasonUserLocked        = "user_locked"        // failed: the Clerk user with this address is locked; reserved, pending: retried when the lock ends
 	ReasonUserDeleted       = "user_deleted"       // removed: the Clerk user was deleted
 	ReasonSecondAddress     = "second_address"     // removed: the same user is in the tenant under another address
 	ReasonRevokedAtClerk    = "revoked_at_clerk"   // revoked: the invitation was revoked at Clerk
 	ReasonWithdrawn         = "withdrawn"          // failed: not sent, because Config.WithdrawOnFailure is set
-	ReasonBulkRejected      = "bulk_rejected"      // reserved, pending: still due, after Clerk rejected a bulk request because of another member
+	ReasonBulkRejected      = "bulk_rejected"      // reserved, pending: to be retried, after Clerk rejected the bulk request with this member
 	ReasonAdopted           = "adopted"            // pending, active: unchanged since Adopt
 	ReasonLeftOrganization  = "left_organization"  // removed: the user has left the organization, or was removed from it
 	ReasonOrganizationFull  = "organization_full"  // failed: the organization has no free seat
-	ReasonUnavailable       = "unavailable"        // reserved, pending: still due, after a request to Clerk failed without a code
-	ReasonRejected          = "rejected"           // failed: Clerk, or a firewall in front of it, repeatedly rejected only this address, without a code
+	ReasonUnavailable       = "unavailable"        // reserved, pending: to be retried, after a request to Clerk failed without a code
+	ReasonRejected          = "rejected"           // reserved, pending: to be retried, after Clerk, a firewall or the ClerkAPI rejected this invitation without a code; failed: rejected repeatedly
 )
 
 // allowed reports whether a member may change from one state to another.
@@ -156,16 +185,20 @@ func withoutRetry(m Member) Member {
 
 // The functions below return Change.New for a row.
 
-// asReleased releases the claim. If Clerk may have the invitation, the row keeps a claim that has ended; see
-// Member.mayHaveInvitation.
+// asReleased releases the claim.
 func asReleased(m Member, due time.Time, mayHaveInvitation bool) *Member {
 	m.ClaimedUntil, m.NextAttemptAt = nil, &due
 	if mayHaveInvitation {
-		past := m.UpdatedAt // a time that is certainly past
+		past := m.UpdatedAt // certainly past, so it is only the flag
 		m.ClaimedUntil = &past
 	}
 	return &m
 }
+
+// mayHaveInvitation reports whether Clerk may have an invitation that a row without a current claim does not refer to. The
+// flag is a past ClaimedUntil: asReleased sets it, and so does an attempt that ends without releasing its claim. Without
+// any attempt, it is only the rest of an interrupted Purge's claim.
+func (m Member) mayHaveInvitation() bool { return m.ClaimedUntil != nil && m.Attempts > 0 }
 
 // asSettled completes the send in the given state.
 func asSettled(m Member, to Status, now time.Time) *Member {

@@ -8,35 +8,6 @@ import (
 	"time"
 )
 
-// To add a status, change Statuses, the table in state.go, Status.Waits, Member.Due, the rules of
-// clerkinvitetest.MemoryStore, and the model in internal/model/protocol. In migrations/ and
-// sqlitestore/migrations/, change the CHECK constraints and the conditions of the partial
-// indexes, which the statements repeat. Everything else uses Statuses.
-
-// Status is the state of a member. docs/architecture.md has the table of state changes.
-type Status string
-
-const (
-	StatusReserved Status = "reserved" // Clerk was not called yet, the call failed, or the response was lost
-	StatusPending  Status = "pending"  // invited; ClerkUserID is "pending_" + InvitationID
-	StatusActive   Status = "active"   // a Clerk user; ClerkUserID is that user's ID
-	StatusFailed   Status = "failed"   // Clerk refused this person, or Config.WithdrawOnFailure withdrew the invitation; Reason says why
-	StatusRevoked  Status = "revoked"  // the invitation was revoked
-	StatusExpired  Status = "expired"  // the invitation expired
-	StatusRemoved  Status = "removed"  // no longer in the tenant; Reason says why
-)
-
-// Statuses returns all states, in the order of the constants.
-func Statuses() []Status {
-	return []Status{StatusReserved, StatusPending, StatusActive, StatusFailed, StatusRevoked, StatusExpired, StatusRemoved}
-}
-
-// Waits reports whether a member in this state (reserved, pending or expired) can become active
-// when a user verifies the member's address.
-func (s Status) Waits() bool {
-	return s == StatusReserved || s == StatusPending || s == StatusExpired
-}
-
 // Ref identifies one member of a tenant by exactly one of Email, ID and ClerkUserID. It never finds a
 // member of another tenant.
 type Ref struct {
@@ -126,8 +97,8 @@ func (m Member) Ref() Ref { return Ref{TenantID: m.TenantID, Email: m.Email} }
 // refByID returns the tenant and ID of m, which never change.
 func (m Member) refByID() Ref { return Ref{TenantID: m.TenantID, ID: m.ID} }
 
-// Due reports whether m waits for delivery: it is reserved or pending, and Sent < Send. The
-// next delivery attempt is at NextAttemptAt.
+// Due reports whether m waits for delivery, now or later: it is reserved or pending, and Sent < Send.
+// The next delivery attempt is at NextAttemptAt.
 func (m Member) Due() bool {
 	return m.Sent < m.Send && (m.Status == StatusReserved || m.Status == StatusPending)
 }

@@ -65,14 +65,14 @@ func TestPgxStore(t *testing.T) {
 	t.Parallel()
 	testkit.InModes(t, runModes, func(t *testing.T, mode func(*pgxpool.Config)) {
 		storetest.Run(t, func(t *testing.T) clerkinvite.Store {
-			store, pool := testkit.NewPgxStore(t, mode, func(c *pgxpool.Config) { c.MaxConns = 8 })
+			pool := pgtest.New(t).Pool(t, mode, func(c *pgxpool.Config) { c.MaxConns = 8 })
+			var opts *clerkinvite.PgxOptions
 			if pool.Config().ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeSimpleProtocol {
 				// Two in one, because each run takes seconds: a schema of any name, off the search_path.
-				store = clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: `Odd "Schema" $1 clerkinvite_member`})
-				require.NoError(t, store.Migrate(t.Context()))
-				_, err := pool.Exec(t.Context(), `DROP TABLE clerkinvite_history, clerkinvite_member, clerkinvite_limit`)
-				require.NoError(t, err)
+				opts = &clerkinvite.PgxOptions{Schema: `Odd "Schema" $1 clerkinvite_member`}
 			}
+			store := clerkinvite.NewPgxStore(pool, opts)
+			require.NoError(t, store.Migrate(t.Context()))
 			t.Cleanup(func() {
 				// The store repeats after a deadlock, so the suite would not see one.
 				if !strings.HasSuffix(t.Name(), "/Email/OppositeOrders") { // exchanged addresses have no order

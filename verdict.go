@@ -22,8 +22,8 @@ type verdict struct {
 	err        error       // the cause, if the row did not become pending or active
 	dueAt      time.Time   // when a row that keeps waiting is due
 	uncounted  bool        // the attempt does not count
-	leftOver   bool        // the member may have other open invitations; decide also sets it, see mayLeaveOver
-	adopted    bool        // the invitation has no mark and may be another application's, so it is never a left-over
+	leftOver   bool        // the member may have other open invitations; decide also sets it if mayLeaveOver
+	adopted    bool        // the invitation has another mark or none, and may be another application's, so it is never a left-over
 	stop       bool        // err concerns the whole instance, so the pass ends
 	withdraw   bool        // the row is withdrawn instead of waiting for another attempt
 }
@@ -49,8 +49,8 @@ const (
 	isReleased  // not attempted because the pass ended: due immediately, or later if the attempt was early
 )
 
-// claimOnly reports whether the row keeps waiting, so that only its claim changes.
-func (v *verdict) claimOnly() bool {
+// keepsWaiting reports whether the row keeps waiting for delivery. Its state does not change.
+func (v *verdict) keepsWaiting() bool {
 	switch v.kind {
 	case isUncertain, isPostponed, isLimited, isReleased:
 		return !v.withdraw

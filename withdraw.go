@@ -358,8 +358,8 @@ func (s *Service) resolveAccepted(ctx context.Context, row *Member, to Status, a
 //
 // While Purge runs, an Invite of the address returns a *[DuplicateEmailError]. If a request from an
 // interrupted attempt reaches Clerk after the purge, its invitation stays; Reconcile reports it as
-// Unknown. So does the invitation of an interrupted attempt if the member's address has changed since, and
-// no Reconcile has revoked it yet.
+// Unknown. The same applies to a left-over invitation, and to that of an interrupted attempt, if the member's
+// address has changed since and no Reconcile has revoked it yet.
 //
 // Errors:
 //   - *[InvalidParamsError];

@@ -314,35 +314,48 @@ func TestPromise4_PurgeAfterALostResponse(t *testing.T) {
 	}
 }
 
-// A create's response is lost. The person signs up without the invitation and then changes the address, so Purge does not
-// find the invitation at Clerk. Reconcile reports it as Unknown, and before the purge it revokes it.
-func TestPurge_AfterALostResponseAndAnotherAddress(t *testing.T) {
+// A create's response is lost, or an older invitation could not be revoked. The person signs up without the invitation and then
+// changes the address, so Purge does not find it at Clerk. Reconcile reports it as Unknown, and before the purge it revokes it.
+func TestPurge_InvitationForAnEarlierAddress(t *testing.T) {
 	t.Parallel()
 	const email, changed = "ada@example.com", "changed@example.com"
-	for _, reconciled := range []bool{false, true} {
-		t.Run(fmt.Sprintf("reconciled %v", reconciled), func(t *testing.T) {
-			t.Parallel()
-			testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
-				b.FailCreates(clerkinvitetest.Fault{When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
-				_, err := b.TryInvite(t, email)
-				require.Error(t, err)
-				b.Clock.Advance(2 * time.Minute)
-				b.Receive(t, b.Clerk.SignUp(email, true))
-				m := b.Member(t, email)
-				require.Equal(t, clerkinvite.StatusActive, m.Status)
-				b.Receive(t, b.Clerk.ChangeEmail(m.ClerkUserID, changed))
-				require.Len(t, b.Clerk.OpenInvitations(email), 1, "the situation of this test")
-				unknown := 1
-				if reconciled {
-					require.Equal(t, 1, b.MustReconcile(t).LeftOver)
-					unknown = 0
-				}
-				require.NoError(t, b.Purge(t.Context(), testkit.Acme(changed)))
-				report := b.MustReconcile(t)
-				require.Equal(t, []int{unknown, 0}, []int{report.Unknown, report.LeftOver})
-				require.Len(t, b.Clerk.OpenInvitations(email), unknown)
+	lost := func(t *testing.T, b *testkit.Rig) {
+		b.FailCreates(clerkinvitetest.Fault{When: clerkinvitetest.After, Kind: clerkinvitetest.Reset})
+		_, err := b.TryInvite(t, email)
+		require.Error(t, err)
+		b.Clock.Advance(2 * time.Minute)
+	}
+	leftOver := func(t *testing.T, b *testkit.Rig) {
+		m := b.MustInvite(t, email)
+		b.Clock.Advance(2 * time.Hour)
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallRevoke, Kind: clerkinvitetest.JSON500, Times: 1})
+		_, err := b.Resend(t.Context(), m.Ref())
+		require.NoError(t, err)
+		b.Clerk.RevokeInDashboard(b.Member(t, email).InvitationID)
+	}
+	for name, prepare := range map[string]func(*testing.T, *testkit.Rig){"lost": lost, "left over": leftOver} {
+		for _, reconciled := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, reconciled %v", name, reconciled), func(t *testing.T) {
+				t.Parallel()
+				testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+					prepare(t, b)
+					b.Receive(t, b.Clerk.SignUp(email, true))
+					m := b.Member(t, email)
+					require.Equal(t, clerkinvite.StatusActive, m.Status)
+					b.Receive(t, b.Clerk.ChangeEmail(m.ClerkUserID, changed))
+					require.Len(t, b.Clerk.OpenInvitations(email), 1, "the situation of this test")
+					unknown := 1
+					if reconciled {
+						require.Equal(t, 1, b.MustReconcile(t).LeftOver)
+						unknown = 0
+					}
+					require.NoError(t, b.Purge(t.Context(), testkit.Acme(changed)))
+					report := b.MustReconcile(t)
+					require.Equal(t, []int{unknown, 0}, []int{report.Unknown, report.LeftOver})
+					require.Len(t, b.Clerk.OpenInvitations(email), unknown)
+				})
 			})
-		})
+		}
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"github.com/clerkinvite/clerkinvite"
 )
 
+// The types below write Clerk's JSON, as the fake sends it. internal/wire reads Clerk's JSON.
+
 // wireInvitation is Clerk's invitation object.
 type wireInvitation struct {
 	Object         string          `json:"object"`

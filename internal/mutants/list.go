@@ -104,7 +104,7 @@ var mutants = []mutant{
 		{"deliver_settle.go", "case row.Due() && row.Send == a.row.Send:", "case row.Due() && row.Send < a.row.Send:"},
 	}},
 	{name: "an attempt keeps a claim on a member that the host has updated", test: "TestUpdateDuringDelivery_RateLimit/memory", edits: []edit{
-		{"deliver_settle.go", "a.verdict.claimOnly() && !row.hasClaimOf(a.row):", "a.verdict.claimOnly():"},
+		{"deliver_settle.go", "a.verdict.keepsWaiting() && !row.hasClaimOf(a.row):", "a.verdict.keepsWaiting():"},
 	}},
 	{name: "a create is sent again on another connection", test: "TestCreateIsSentOnceOnReusedConnection", pkg: "./clerkapi", edits: []edit{
 		{"clerkapi/exchange.go", "req.Body, req.ContentLength, req.GetBody = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil",
@@ -157,7 +157,7 @@ var mutants = []mutant{
 		{"resend.go", "w != params.Withdraw {", "w != params.Withdraw && w != onDelay {"},
 	}},
 	{name: "a withdrawn invitation counts as postponed", test: "TestWithdrawOnFailure_RateLimits/Reserve", pkg: "./internal/attacks", edits: []edit{
-		{"deliver.go", ", d.Err != nil && !d.Member.Due():", ":"},
+		{"deliver.go", "d.Err != nil && m != nil && m.Due():", "d.Err != nil && m != nil:"},
 	}},
 	{name: "a refused invitation is reported as queued", test: "TestClerkInvitationError_Queued", edits: []edit{
 		{"errors.go", "return e.Outcome != OutcomeRefused && e.Member != nil", "return e.Member != nil"},
@@ -209,7 +209,7 @@ var mutants = []mutant{
 		{"invite.go", "	case !old.mayHaveInvitation():\n", "	case old.ID != \"\":\n"},
 	}},
 	{name: "an interrupted purge counts as an attempt", test: "TestInvite_TakesOverAnEndedClaim", edits: []edit{
-		{"invite.go", "m.ClaimedUntil != nil && m.Attempts > 0 }", "m.ClaimedUntil != nil }"},
+		{"state.go", "m.ClaimedUntil != nil && m.Attempts > 0 }", "m.ClaimedUntil != nil }"},
 	}},
 	{name: "a new send keeps the claim of an earlier one", test: "TestInvite_TakesOverAnEndedClaim", edits: []edit{
 		{"invite.go", "n.ClaimedUntil = now, &now, nil", "n.ClaimedUntil = now, &now, old.ClaimedUntil"},

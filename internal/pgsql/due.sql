@@ -1,5 +1,5 @@
 -- Finds due members: one of each tenant, then a second of each, and so on. Those without bulk come
--- first.
+-- first. It only finds them: update.sql claims them (insert.sql a new row).
 --
 -- $1:     a JSON object: "at" is the time, "after" the tenant after which to begin, "n" the maximum
 --         number of members.

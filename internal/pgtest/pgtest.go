@@ -55,6 +55,7 @@ var shared struct {
 	tried   bool
 	inst    instance
 	err     error
+	kept    []string // databases of Keep
 }
 
 // Main runs the tests of a *testing.M, stops the server if one was started, and returns the exit code.
@@ -67,10 +68,17 @@ func Main(m interface{ Run() int }) int {
 
 	shared.Lock()
 	defer shared.Unlock()
-	if shared.inst.stop != nil {
+	switch {
+	case shared.inst.stop != nil:
 		shared.inst.stop()
+	default:
+		for _, name := range shared.kept {
+			if err := shared.inst.drop(context.Background(), name); err != nil {
+				fmt.Fprintf(os.Stderr, "pgtest: drop the database: %v\n", err)
+			}
+		}
 	}
-	shared.managed, shared.tried, shared.inst, shared.err = false, false, instance{}, nil
+	shared.managed, shared.tried, shared.inst, shared.err, shared.kept = false, false, instance{}, nil, nil
 	return code
 }
 
@@ -87,6 +95,30 @@ type DB struct {
 // skipped or fails; see [Missing].
 func New(t testing.TB) *DB {
 	t.Helper()
+	db, inst, name := create(t)
+	t.Cleanup(func() {
+		// The test's context has ended when cleanups run.
+		if err := inst.drop(context.WithoutCancel(t.Context()), name); err != nil {
+			t.Errorf("pgtest: drop the database: %v", err)
+		}
+	})
+
+	return db
+}
+
+// Keep is New for a database that other tests use after this one. Main drops it.
+func Keep(t testing.TB) *DB {
+	t.Helper()
+	db, _, name := create(t)
+	shared.Lock()
+	defer shared.Unlock()
+	shared.kept = append(shared.kept, name)
+
+	return db
+}
+
+func create(t testing.TB) (db *DB, inst instance, name string) {
+	t.Helper()
 	inst, err := start(t.Context())
 	if errors.Is(err, ErrNoBinaries) {
 		Missing(t, "postgres", err.Error())
@@ -96,7 +128,7 @@ func New(t testing.TB) *DB {
 	}
 
 	// Random, because other runs may use the server of CLERKINVITE_TEST_DATABASE, too.
-	name := "clerkinvite_test_" + strings.ToLower(rand.Text()[:12])
+	name = "clerkinvite_test_" + strings.ToLower(rand.Text()[:12])
 	dsn, err := withDatabase(inst.dsn, name)
 	if err != nil {
 		t.Fatalf("pgtest: %v", err)
@@ -108,19 +140,13 @@ func New(t testing.TB) *DB {
 	if err := inst.create(t.Context(), name); err != nil {
 		t.Fatalf("pgtest: create a database: %v", err)
 	}
-	t.Cleanup(func() {
-		// The test's context has ended when cleanups run.
-		if err := inst.exec(context.WithoutCancel(t.Context()), "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)"); err != nil {
-			t.Errorf("pgtest: drop the database: %v", err)
-		}
-	})
 
-	db := &DB{DSN: dsn}
+	db = &DB{DSN: dsn}
 	if !strings.HasPrefix(cfg.Host, "/") {
 		db.Addr = net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port)))
 	}
 
-	return db
+	return db, inst, name
 }
 
 // Pool connects a pool to the database and closes it after the test. The options may change its configuration.
@@ -211,6 +237,10 @@ func (i instance) create(ctx context.Context, name string) error {
 
 		return err
 	})
+}
+
+func (i instance) drop(ctx context.Context, name string) error {
+	return i.exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
 }
 
 func (i instance) exec(ctx context.Context, sql string) error {

@@ -276,18 +276,23 @@ type runs func() int
 
 func (r runs) Run() int { return r() }
 
+// mainInMain makes this binary's server survive a Main inside Main.
+func mainInMain(t *testing.T) {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	managed, tried, inst, err, kept := shared.managed, shared.tried, shared.inst, shared.err, shared.kept
+	shared.tried, shared.inst, shared.err, shared.kept = false, instance{}, nil, nil
+	t.Cleanup(func() {
+		shared.Lock()
+		defer shared.Unlock()
+		shared.managed, shared.tried, shared.inst, shared.err, shared.kept = managed, tried, inst, err, kept
+	})
+}
+
 func TestMainReturnsTheCodeAndStopsTheServer(t *testing.T) {
 	ownServer(t)
-	// This binary's server must survive the Main inside Main.
-	shared.Lock()
-	managed, tried, inst, err := shared.managed, shared.tried, shared.inst, shared.err
-	shared.tried, shared.inst, shared.err = false, instance{}, nil
-	shared.Unlock()
-	defer func() {
-		shared.Lock()
-		shared.managed, shared.tried, shared.inst, shared.err = managed, tried, inst, err
-		shared.Unlock()
-	}()
+	mainInMain(t)
 	t.Setenv("CLERKINVITE_TEST_DATABASE", "")
 
 	var db *DB
@@ -304,6 +309,27 @@ func TestMainReturnsTheCodeAndStopsTheServer(t *testing.T) {
 	require.Equal(t, 7, code)
 	_, connectErr := pgx.Connect(t.Context(), db.DSN)
 	require.Error(t, connectErr)
+}
+
+func TestMainDropsWhatWasKept(t *testing.T) {
+	ownServer(t)
+	srv, err := startServer(t.Context(), false)
+	require.NoError(t, err)
+	defer srv.stop()
+	mainInMain(t)
+	t.Setenv("CLERKINVITE_TEST_DATABASE", srv.dsn())
+
+	var db *DB
+	Main(runs(func() int {
+		f := &fakeTB{TB: t}
+		f.run(func() { db = Keep(f) })
+		require.Empty(t, f.log)
+		require.NoError(t, db.Pool(t).Ping(t.Context()), "after the test that kept it")
+
+		return 0
+	}))
+	_, err = pgx.Connect(t.Context(), db.DSN)
+	require.ErrorContains(t, err, "3D000", "does not exist")
 }
 
 func TestWithoutBinaries(t *testing.T) {

@@ -52,8 +52,8 @@ func Each(t *testing.T, o Options, test func(t *testing.T, b *Rig)) {
 	OnBoth(t, func(t *testing.T, fresh func(*testing.T, Options) *Rig) { test(t, fresh(t, o)) })
 }
 
-// OnBoth is Each for a test with many cases, each of which calls fresh. The cases share a database. Each has its own schema, which
-// a later case may use again.
+// OnBoth is Each for a test with many cases, each of which calls fresh. The cases share a database. Each has its own schema. Later
+// cases and tests may use both again.
 func OnBoth(t *testing.T, test func(t *testing.T, fresh func(*testing.T, Options) *Rig)) {
 	t.Helper()
 	t.Run("memory", func(t *testing.T) {
@@ -69,18 +69,51 @@ func OnBoth(t *testing.T, test func(t *testing.T, fresh func(*testing.T, Options
 	})
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
-		pool := pgtest.New(t).Pool(t, func(c *pgxpool.Config) { c.MaxConns = 16 })
-		schemas := &schemas{pool: pool}
+		db := takeDatabase(t)
 		test(t, func(t *testing.T, o Options) *Rig {
 			t.Helper()
 			clerk := clerkinvitetest.NewClerk()
-			return New(t, o, clerk, o.adapter(t, clerk), clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{Schema: schemas.take(t)}))
+			return New(t, o, clerk, o.adapter(t, clerk), clerkinvite.NewPgxStore(db.pool, &clerkinvite.PgxOptions{Schema: db.take(t)}))
 		})
 	})
 }
 
-// schemas are the schemas of a database. Emptying one costs a tenth of creating one.
-type schemas struct {
+// idle are the databases that no test is using.
+var idle struct {
+	sync.Mutex
+
+	databases []*database
+}
+
+// takeDatabase returns a database, which belongs to the test until it ends. A test that fails keeps it.
+func takeDatabase(t *testing.T) (db *database) {
+	t.Helper()
+	idle.Lock()
+	defer idle.Unlock()
+	if last := len(idle.databases) - 1; last >= 0 {
+		db, idle.databases = idle.databases[last], idle.databases[:last]
+	} else {
+		config, err := pgxpool.ParseConfig(pgtest.Keep(t).DSN)
+		require.NoError(t, err)
+		config.MaxConns = 16
+		pool, err := pgxpool.NewWithConfig(context.Background(), config)
+		require.NoError(t, err)
+		db = &database{pool: pool}
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			return
+		}
+		Await(t, "the return of all connections", func() bool { return db.pool.Stat().AcquiredConns() == 0 })
+		idle.Lock()
+		defer idle.Unlock()
+		idle.databases = append(idle.databases, db)
+	})
+	return db
+}
+
+// database is a database with its schemas. Emptying one costs a tenth of creating one.
+type database struct {
 	pool *pgxpool.Pool
 	mu   sync.Mutex
 	made int
@@ -88,20 +121,20 @@ type schemas struct {
 }
 
 // take returns an empty schema, which belongs to the test until it ends.
-func (s *schemas) take(t *testing.T) string {
+func (db *database) take(t *testing.T) string {
 	t.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	db.mu.Lock()
+	defer db.mu.Unlock()
 	var schema string
-	if last := len(s.idle) - 1; last >= 0 {
-		schema, s.idle = s.idle[last], s.idle[:last]
+	if last := len(db.idle) - 1; last >= 0 {
+		schema, db.idle = db.idle[last], db.idle[:last]
 	} else {
-		s.made++
-		schema = fmt.Sprint("case", s.made)
+		db.made++
+		schema = fmt.Sprint("case", db.made)
 		up, err := fs.ReadFile(clerkinvite.Migrations(), "001_init.up.sql")
 		require.NoError(t, err)
 		// In one round trip, which is much faster than Migrate.
-		_, err = s.pool.Exec(t.Context(), "CREATE SCHEMA "+schema+"; SET LOCAL search_path TO "+schema+"; "+string(up), pgx.QueryExecModeSimpleProtocol)
+		_, err = db.pool.Exec(t.Context(), "CREATE SCHEMA "+schema+"; SET LOCAL search_path TO "+schema+"; "+string(up), pgx.QueryExecModeSimpleProtocol)
 		require.NoError(t, err)
 	}
 	t.Cleanup(func() {
@@ -109,12 +142,12 @@ func (s *schemas) take(t *testing.T) string {
 			return
 		}
 		// The lock waits for statements of callers that have gone away.
-		_, err := s.pool.Exec(context.WithoutCancel(t.Context()), strings.ReplaceAll(`BEGIN; LOCK TABLE s.clerkinvite_member, s.clerkinvite_history, s.clerkinvite_limit;
+		_, err := db.pool.Exec(context.WithoutCancel(t.Context()), strings.ReplaceAll(`BEGIN; LOCK TABLE s.clerkinvite_member, s.clerkinvite_history, s.clerkinvite_limit;
 			DELETE FROM s.clerkinvite_history; DELETE FROM s.clerkinvite_member; DELETE FROM s.clerkinvite_limit; COMMIT`, "s.", schema+"."), pgx.QueryExecModeSimpleProtocol)
 		require.NoError(t, err)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.idle = append(s.idle, schema)
+		db.mu.Lock()
+		defer db.mu.Unlock()
+		db.idle = append(db.idle, schema)
 	})
 	return schema
 }

@@ -1,6 +1,7 @@
 // Package wire reads Clerk's JSON, in responses and in webhooks, by one rule: a field that is
 // missing and a field of the wrong type are the same, and cost only themselves. Keys match
 // exactly. If a key occurs twice, the last one is used, as in JavaScript and PostgreSQL.
+// The fake writes such JSON in clerkinvitetest/wire.go.
 package wire
 
 import (

@@ -302,18 +302,19 @@ func (s *sequence) stray(inv *invitation) {
 	}
 }
 
-// outOfReach reports whether Purge could not find an invitation: its create's response was lost, so no row ever referred to
-// it, and the row's address had changed before the purge.
+// outOfReach reports whether Purge could not find an invitation: the erased row did not refer to it, and the row's address had
+// changed since the send.
 func (s *sequence) outOfReach(inv *invitation, erased purged) bool {
+	var last *clerkinvite.Member
 	sent := false
 	for _, row := range s.committed {
 		if row.ID != inv.member {
 			continue
 		}
-		if row.InvitationID == inv.ID {
-			return false
+		if last == nil || row.Version > last.Version {
+			last = row
 		}
 		sent = sent || row.Send == inv.send && row.Email == inv.Email
 	}
-	return sent && !slices.Contains(erased.listed, inv.Email)
+	return sent && last.InvitationID != inv.ID && !slices.Contains(erased.listed, inv.Email)
 }

@@ -408,7 +408,8 @@ func TestStrayInvitationOfAnErasedMember(t *testing.T) {
 		"its create was under way":                           {[]*clerkinvite.Member{row(1, before, "inv_1")}, []string{before}, 5, true},
 		"the address has not changed":                        {[]*clerkinvite.Member{row(1, before, "")}, []string{before}, 1, false},
 		"the address has changed during the purge":           {[]*clerkinvite.Member{row(1, before, ""), row(2, after, "")}, []string{after, before}, 1, false},
-		"a row referred to it":                               {[]*clerkinvite.Member{row(1, before, "inv_1"), row(2, after, "inv_2")}, []string{after}, 1, false},
+		"it was left over, and the address has changed":      {[]*clerkinvite.Member{row(1, before, "inv_1"), row(2, after, "inv_2")}, []string{after}, 1, true},
+		"the row refers to it":                               {[]*clerkinvite.Member{row(1, before, "inv_1"), row(2, after, "inv_1")}, []string{after}, 1, false},
 		"the member never had the address":                   {[]*clerkinvite.Member{row(1, after, "")}, []string{after}, 1, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -412,7 +412,7 @@ func (m *step) goOn(a *actor) {
 		}
 	case pcSettle:
 		was := a.row
-		if !m.has(WriteByVersion) || !m.has(GiveUpOwn) && a.claimOnly() {
+		if !m.has(WriteByVersion) || !m.has(GiveUpOwn) && a.keepsWaiting() {
 			was.version = m.row.version
 		}
 		if m.update(was, m.decided(a, a.row)) {
@@ -491,9 +491,9 @@ func (m *step) overtaken(a *actor) {
 	r := m.row
 	a.retries = r.status == failed
 	switch {
-	case a.claimOnly() && r.due() && !a.owns(r):
+	case a.keepsWaiting() && r.due() && !a.owns(r):
 		m.written(a)
-	case a.claimOnly() && !r.due(): // decided by another actor
+	case a.keepsWaiting() && !r.due(): // decided by another actor
 		a.next, a.left = undecided, false
 		m.written(a)
 	case r.due() && r.send == a.row.send && m.has(SettleAgain):
@@ -507,7 +507,7 @@ func (m *step) overtaken(a *actor) {
 
 // written is the step after a decision is written, or is no longer needed.
 func (m *step) written(a *actor) {
-	if a.left && !a.claimOnly() && m.has(SweepLater) {
+	if a.left && !a.keepsWaiting() && m.has(SweepLater) {
 		if a.made, a.pc = 0, pcSweepList; !m.has(ClerkThenRows) {
 			a.pc = pcSweepFind
 		}
@@ -537,7 +537,7 @@ func (m *step) unanswered(a *actor) {
 		a.failed = true
 		m.written(a)
 	case pcOvertaken: // the caller gets no error
-		if a.claimOnly() {
+		if a.keepsWaiting() {
 			a.next, a.left = undecided, false
 		}
 		m.written(a)

@@ -131,7 +131,7 @@ const (
 	isLetGo     // only without a rule: due again immediately
 )
 
-func (a *actor) claimOnly() bool { return a.next >= isReleased && !a.gives }
+func (a *actor) keepsWaiting() bool { return a.next >= isReleased && !a.gives }
 
 // Verb is a method of the service.
 type Verb uint8
