@@ -82,7 +82,7 @@ func TestChangedRow(t *testing.T) {
 			})
 			require.True(t, allowed(c.from.Status, got.Status))
 			require.Equal(t, c.from.Status == got.Status && c.from.Sent == got.Sent, c.verdict.kind == undecided || c.verdict.keepsWaiting(),
-				"the state changes unless keepsWaiting")
+				"the send is completed unless keepsWaiting")
 		})
 	}
 }

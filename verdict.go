@@ -49,7 +49,7 @@ const (
 	isReleased  // not attempted because the pass ended: due immediately, or later if the attempt was early
 )
 
-// keepsWaiting reports whether the row keeps waiting for delivery. Its state does not change.
+// keepsWaiting reports whether the row keeps waiting for delivery, so that its send is not completed.
 func (v *verdict) keepsWaiting() bool {
 	switch v.kind {
 	case isUncertain, isPostponed, isLimited, isReleased:
