@@ -97,8 +97,8 @@ func (q *queue) sharesRequests() bool {
 	return true
 }
 
-// waitsForMore reports whether the next bulk request waits until ten members can share it. Two kinds of attempts do not
-// wait: attempts for members that come before imports, and attempts of a rejected bulk request, because its effect is unknown.
+// waitsForMore reports whether the next bulk request waits until ten members can share it. Only members of imports wait,
+// and only if no bulk request of theirs was rejected, because the effect of that request is unknown.
 func (q *queue) waitsForMore() bool {
 	mustNotWait := func(a *attempt) bool { return !a.row.Bulk || a.bulkRejected }
 	return q.more && len(q.batchable) < bulkSize && !slices.ContainsFunc(q.batchable, mustNotWait)
@@ -197,7 +197,7 @@ func (s *Service) createGroup(ctx context.Context, p *pass, q *queue, stop bool)
 	return stop
 }
 
-// giveBack decides for the attempts that are still in the queue.
+// giveBack decides for the attempts that are still in the queue. They wait for a limit, or the pass did not reach them.
 func (s *Service) giveBack(ctx context.Context, p *pass, q *queue) {
 	for _, a := range slices.Concat(q.batchable, q.single) {
 		// All attempts that wait for a limit become due at the same time, so that tenants take fair turns then.
@@ -262,8 +262,8 @@ func (s *Service) createOne(ctx context.Context, p *pass, q *queue, a *attempt) 
 // findOrCreate finds the invitation of an earlier attempt or creates one. It returns either a verdict
 // or the limit that prevents the create.
 func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verdict, limit *metLimit) {
-	if !a.mayEndWithoutCreate() { // so it needs no other request if it cannot create
-		if limit := s.knownLimit(p, a); limit != nil {
+	if !a.mayEndWithoutCreate() { // do not look either while a limit prevents the create
+		if limit = s.knownLimit(p, a); limit != nil {
 			return verdict{}, limit
 		}
 	}
@@ -274,7 +274,7 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 		}
 	}
 	if a.organization() != "" {
-		if v, limit := s.prepareOrganization(ctx, p, a, found); v.kind != undecided || limit != nil {
+		if v, limit = s.prepareOrganization(ctx, p, a, found); v.kind != undecided || limit != nil {
 			return v, limit
 		}
 	}
@@ -528,7 +528,7 @@ func (s *Service) decideBulk(ctx context.Context, p *pass, group []*attempt, cre
 				a.decide(s.callFailed(ctx, p, a, bulk, errNoInvitation))
 			}
 		}
-	case invalidRequest: // the adapter does not say whose parameters
+	case invalidRequest: // the adapter does not say whose parameters, so each gets its own request
 		for _, a := range group {
 			a.batchable = false
 		}
@@ -544,7 +544,7 @@ func (s *Service) decideBulk(ctx context.Context, p *pass, group []*attempt, cre
 
 // splitRejected prepares a group for other requests after Clerk has rejected its bulk request because of some
 // of the addresses. Attempts whose addresses Clerk names need a request each; if it names none, all do. What
-// the request did for the others is unknown, but Clerk would reject a duplicate.
+// the request did is unknown, but Clerk would reject a duplicate.
 func splitRejected(group []*attempt, err error) {
 	var api *APIError
 	errors.As(err, &api)

@@ -89,7 +89,8 @@ func (s *Service) checkOlder(ctx context.Context, a *attempt) {
 	case err == nil:
 		a.olderRevoked = slices.ContainsFunc(revoked, func(inv Invitation) bool { return inv.ID == a.row.InvitationID })
 	case s.deletedOrganization(ctx, a.row, err), saysDeletedOrganization(err) && s.backoff(a.row.Attempts) >= time.Hour:
-		// The organization's invitations were deleted with it. After an hour of attempts, this is believed without a proof of the key.
+		// The organization's invitations were deleted with it. After an hour of attempts, this is believed without a
+		// proof that the key is the right one.
 		a.olderRevoked = true
 	default:
 		s.log.WarnContext(ctx, "call to Clerk failed", "op", "list invitations", "member", *a.row, "cause", logError(err))
@@ -208,13 +209,12 @@ func (s *Service) settleResolved(ctx context.Context, a *attempt, rows []*Member
 		return
 	}
 	row := rows[own]
-	waits := row.Status.Waits() && row.organization() == a.organization()
-	if waits && row.Due() { // in any send, because the user has verified the address
+	mayJoin := row.Status.Waits() && row.organization() == a.organization()
+	if mayJoin && row.Due() { // in any send, because the user has verified the address
 		a.row = row
 		return
 	}
-	// A row that still waits can become active by the membership. If another row is active by it, removeAdded keeps it.
-	if !waits {
+	if !mayJoin { // otherwise, the row can become active by the membership
 		_ = s.removeAdded(ctx, a)
 	}
 	a.delivery = &delivery{Result: Result{Member: row}}

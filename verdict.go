@@ -155,7 +155,7 @@ func (a *attempt) changedRow(now time.Time) *Member {
 			m = withRetry(m)
 		}
 		dueAt := v.dueAt
-		if a.wasDueAt.After(dueAt) { // an early attempt does not change when the row is due
+		if a.wasDueAt.After(dueAt) { // an early attempt must not make the row due earlier
 			dueAt = a.wasDueAt
 		}
 		return asReleased(m, dueAt, mayHaveInvitation)
