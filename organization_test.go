@@ -1547,6 +1547,32 @@ func TestOrganization_RemoveWithAnotherInstancesKey(t *testing.T) {
 	}
 }
 
+// The address of a pending member is now the address of an active one. Reconcile frees it and moves the active member, whose
+// membership shows that the list of members is not empty. A dry run reports the same.
+func TestOrganization_DryRunOfAMoveToAFreedAddress(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		var users []string
+		for _, email := range []string{"ada@example.com", "bob@example.com"} {
+			u := b.Clerk.AddVerifiedUser(email)
+			b.Clerk.JoinOrganization(org, u.ID, "org:member")
+			require.Equal(t, clerkinvite.StatusActive, b.MustInvite(t, email).Status)
+			users = append(users, u.ID)
+		}
+		b.MustInvite(t, "ada@example.org")
+		b.Clerk.ChangeEmail(users[0], "ada@example.org")
+		b.Clerk.LeaveOrganization(org, users[1])
+		b.Clock.Advance(time.Hour)
+		for _, dry := range []bool{true, false} {
+			report, err := b.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{DryRun: dry})
+			require.NoError(t, err)
+			require.Equal(t, []int{2, 1, 0}, []int{report.Removed, report.Moved, len(report.OutOfDate)}, "dry run: %t", dry)
+		}
+		require.Equal(t, users[0], b.Member(t, "ada@example.org").ClerkUserID)
+		require.Equal(t, clerkinvite.ReasonLeftOrganization, b.Member(t, "bob@example.com").Reason)
+	})
+}
+
 // People left an organization, and the first visible member of another organization comes 150 members later, or in
 // a later call.
 func TestOrganization_LeaversFarFromVisibleMembers(t *testing.T) {

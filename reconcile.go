@@ -110,7 +110,7 @@ func (s *Service) reconcile(ctx context.Context, opts *ReconcileOptions, t *turn
 func (s *Service) newReconciliation() *reconciliation {
 	return &reconciliation{
 		s: s, report: &ReconcileReport{},
-		users: make(map[string]*User), unreadable: make(map[string]bool), changed: make(map[string]bool), corrected: make(map[string]*Member),
+		users: make(map[string]*User), unreadable: make(map[string]bool), changed: make(map[string]bool), unwritten: make(map[string]*Member),
 		unresolved: make(map[string]bool), hasNewer: make(map[string]bool), checkedAfterExpiry: make(map[string]bool), leavers: make(map[string]*Member),
 	}
 }
@@ -148,7 +148,7 @@ type reconciliation struct {
 
 	users              map[string]*User   // the users that were looked up, by ID; nil if Clerk's list leaves one out
 	unreadable         map[string]bool    // addresses and user IDs that Clerk fails to look up
-	corrected          map[string]*Member // members with Clerk's times, which a dry run does not write
+	unwritten          map[string]*Member // members with the changes that a dry run does not write
 	changed            map[string]bool    // members that were changed, or would be without DryRun
 	unresolved         map[string]bool    // members that could not be checked or made active, because Clerk, the store or a hook failed
 	hasNewer           map[string]bool    // members with a newer invitation at Clerk than in their row
@@ -396,6 +396,7 @@ func (r *reconciliation) apply(ctx context.Context, changes []Change) (overtaken
 	switch {
 	case r.opts.DryRun:
 		for _, c := range changes {
+			r.unwritten[c.Old.ID] = c.New
 			r.count(c.Old.Status, c.New)
 		}
 		return nil, nil

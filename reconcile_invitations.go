@@ -171,7 +171,7 @@ func (r *reconciliation) unlistedInvitations(ctx context.Context) error {
 
 // isUnlisted reports whether a pending member's time is still unknown after Clerk's lists were read.
 func (r *reconciliation) isUnlisted(row *Member) bool {
-	return row.InvitedAt == nil && r.corrected[row.ID] == nil && !row.Due() && !r.changed[row.ID] && !r.hasNewer[row.ID] &&
+	return row.InvitedAt == nil && r.unwritten[row.ID] == nil && !row.Due() && !r.changed[row.ID] && !r.hasNewer[row.ID] &&
 		!row.overdue(r.began.Add(-clockSkew)) && !row.UpdatedAt.After(r.began) // otherwise adopted after the lists were read
 }
 
@@ -342,7 +342,7 @@ func (r *reconciliation) correctTimes(ctx context.Context, list []listed) error 
 	}
 	if r.dryRun() {
 		for i, c := range changes {
-			r.corrected[c.Old.ID], corrected[i].row = c.New, c.New
+			r.unwritten[c.Old.ID], corrected[i].row = c.New, c.New
 		}
 		return nil
 	}

@@ -128,8 +128,8 @@ func (r *reconciliation) expireOverdue(ctx context.Context) error {
 	var changes []Change
 	for _, row := range r.overdue {
 		// If Clerk has shown another expiry, the next reconciliation decides. That row was changed, so apply would
-		// not change this version of it. A dry run finds it in corrected.
-		if !r.changed[row.ID] && !r.hasNewer[row.ID] && !r.unresolved[row.ID] && r.corrected[row.ID] == nil {
+		// not change this version of it. A dry run finds it in unwritten.
+		if !r.changed[row.ID] && !r.hasNewer[row.ID] && !r.unresolved[row.ID] && r.unwritten[row.ID] == nil {
 			changes = append(changes, Change{row, asEnded(*row, StatusExpired, "", r.s.now())})
 		}
 	}
@@ -179,7 +179,7 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 			r.missing = append(r.missing, row)
 		}
 	}
-	if err := inOrder(ctx, r.askForProof, r.removeMissing, r.moveMembers, r.noteLeavers, r.removeLeavers); err != nil {
+	if err := inOrder(ctx, r.askForProof, r.removeMissing, r.noteLeavers, r.removeLeavers, r.moveMembers); err != nil {
 		return err // the batch stays, so that the cursor is before it
 	}
 	for id := range r.active.keys {
@@ -241,13 +241,23 @@ func (r *reconciliation) countMoves(ctx context.Context, changes []Change) error
 	if err != nil {
 		return err
 	}
-	for _, c := range changes {
-		if slices.ContainsFunc(found, func(m *Member) bool { return m.Ref() == c.New.Ref() && !m.isSecondAddress() }) {
-			r.s.logStaleAddress(ctx, c.Old, whyTaken)
-			r.report.OutOfDate = append(r.report.OutOfDate, c.Old)
-		} else {
-			r.count(StatusActive, c.New)
+	for range 2 { // moveMembers tries again too, after the others have moved
+		var taken []Change
+		for _, c := range changes {
+			if slices.ContainsFunc(found, func(m *Member) bool {
+				m = cmp.Or(r.unwritten[m.ID], m)
+				return m.Ref() == c.New.Ref() && !m.isSecondAddress()
+			}) {
+				taken = append(taken, c)
+			} else if _, err := r.apply(ctx, []Change{c}); err != nil {
+				return err
+			}
 		}
+		changes = taken
+	}
+	for _, c := range changes {
+		r.s.logStaleAddress(ctx, c.Old, whyTaken)
+		r.report.OutOfDate = append(r.report.OutOfDate, c.Old)
 	}
 	return nil
 }
@@ -531,7 +541,8 @@ func (r *reconciliation) removeLeavers(ctx context.Context) error {
 	return nil
 }
 
-// rowsOf returns the rows of the users and of their verified addresses, with Clerk's times.
+// rowsOf returns the rows of the users and of their verified addresses. In a dry run they have the changes that the
+// reconciliation would have made.
 func (r *reconciliation) rowsOf(ctx context.Context, users []User) ([]*Member, error) {
 	var q Query
 	for i := range users {
@@ -542,7 +553,7 @@ func (r *reconciliation) rowsOf(ctx context.Context, users []User) ([]*Member, e
 		return nil, err
 	}
 	for i, row := range rows {
-		rows[i] = cmp.Or(r.corrected[row.ID], row)
+		rows[i] = cmp.Or(r.unwritten[row.ID], row)
 	}
 	return rows, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -175,6 +176,34 @@ func TestPromise1_TakenAddressIsReported(t *testing.T) {
 		require.Equal(t, 1, b.MustReconcile(t).Moved)
 		require.Equal(t, newEmail, byUser(t, b, u.ID))
 	})
+}
+
+// A member gets the address that another one gives up in the same run. A dry run reports the same.
+func TestReconcile_AddressPassesToAnotherMember(t *testing.T) {
+	t.Parallel()
+	for _, giverFirst := range []bool{true, false} {
+		t.Run(fmt.Sprintf("giver first %t", giverFirst), func(t *testing.T) {
+			t.Parallel()
+			testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
+				emails := []string{"ada@example.com", "info@example.com"}
+				if giverFirst {
+					slices.Reverse(emails)
+				}
+				users := make(map[string]string)
+				for _, email := range emails {
+					users[email] = join(t, b, email).ID
+				}
+				b.Clerk.ChangeEmail(users["info@example.com"], "bob@example.com")
+				b.Clerk.ChangeEmail(users["ada@example.com"], "info@example.com")
+				for _, dry := range []bool{true, false} {
+					report, err := b.Reconcile(t.Context(), &clerkinvite.ReconcileOptions{DryRun: dry})
+					require.NoError(t, err)
+					require.Equal(t, [2]int{2, 0}, [2]int{report.Moved, len(report.OutOfDate)}, "dry run: %t", dry)
+				}
+				require.Equal(t, "info@example.com", byUser(t, b, users["ada@example.com"]))
+			})
+		})
+	}
 }
 
 // Two users who exchange their addresses block each other, but nothing is lost.

@@ -330,6 +330,15 @@ var mutants = []mutant{
 	{name: "an empty list of members removes members", test: "TestOrganization_ReconcileEmptyList", edits: []edit{
 		{"reconcile_members.go", "if !r.progress.SeesMembers {", "if false {"},
 	}},
+	{name: "a member whose address changes proves no membership", test: "TestOrganization_DryRunOfAMoveToAFreedAddress", edits: []edit{
+		{"reconcile_members.go", "r.noteLeavers, r.removeLeavers, r.moveMembers); err", "r.moveMembers, r.noteLeavers, r.removeLeavers); err"},
+	}},
+	{name: "a dry run does not count a move to an address that it frees", test: "TestOrganization_DryRunOfAMoveToAFreedAddress", edits: []edit{
+		{"reconcile_members.go", "				m = cmp.Or(r.unwritten[m.ID], m)\n", ""},
+	}},
+	{name: "a dry run does not try a taken address again", test: "TestReconcile_AddressPassesToAnotherMember", pkg: "./internal/attacks", edits: []edit{
+		{"reconcile_members.go", "	for range 2 { // moveMembers", "	for range 1 { // moveMembers"},
+	}},
 	{name: "leavers are forgotten until Clerk shows a membership", test: "TestOrganization_LeaversFarFromVisibleMembers", edits: []edit{
 		{"reconcile_members.go", "if !r.progress.SeesMembers {\n", "if !r.progress.SeesMembers {\n\t\tclear(r.leavers)\n"},
 	}},

@@ -139,8 +139,8 @@ func (s *sequence) reconciled() {
 		return
 	}
 	// Which of a person's addresses becomes active can depend on the run itself.
-	numbers := func(r clerkinvite.ReconcileReport) [7]int {
-		return [7]int{r.Activated + r.Removed, r.Expired, r.Revoked, r.LeftOver, r.Unknown, len(r.AcceptedElsewhere), r.Moved + len(r.OutOfDate)}
+	numbers := func(r clerkinvite.ReconcileReport) [8]int {
+		return [8]int{r.Activated + r.Removed, r.Expired, r.Revoked, r.LeftOver, r.Unknown, len(r.AcceptedElsewhere), r.Moved, len(r.OutOfDate)}
 	}
 	if did.Moved > 0 { // an erased second address has no invitation left to revoke
 		would.LeftOver, would.Unknown = did.LeftOver, did.Unknown
