@@ -263,7 +263,7 @@ func (s *Service) createOne(ctx context.Context, p *pass, q *queue, a *attempt) 
 // or the limit that prevents the create.
 func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verdict, limit *metLimit) {
 	if !a.mayEndWithoutCreate() { // do not look either while a limit prevents the create
-		if limit = s.knownLimit(p, a); limit != nil {
+		if limit := s.knownLimit(p, a); limit != nil {
 			return verdict{}, limit
 		}
 	}
