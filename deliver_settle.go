@@ -214,7 +214,7 @@ func (s *Service) settleResolved(ctx context.Context, a *attempt, rows []*Member
 		a.row = row
 		return
 	}
-	if !mayJoin { // otherwise, the row can become active by the membership
+	if !mayJoin && !row.needsMembership(a.organization()) {
 		_ = s.removeAdded(ctx, a)
 	}
 	a.delivery = &delivery{Result: Result{Member: row}}

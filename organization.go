@@ -307,8 +307,8 @@ func (m Member) needsMembership(organization string) bool {
 	return o != nil && o.ID == organization && (m.Status == StatusActive || m.Status.Waits() && o.AddExisting)
 }
 
-// removeUnneeded ends u's membership of row's organization, unless another member is active by it. It first resolves
-// the other members that wait for u there.
+// removeUnneeded ends u's membership of row's organization, unless another member is active by it, or row itself has become
+// active in the meantime. It first resolves the other members that wait for u there.
 func (s *Service) removeUnneeded(ctx context.Context, row *Member, u *User, p proof) error {
 	failure := s.resolveOthers(ctx, row, u, p)
 	if err := s.excuseWrite(ctx, row, failure); err != nil {
@@ -317,7 +317,8 @@ func (s *Service) removeUnneeded(ctx context.Context, row *Member, u *User, p pr
 	rows, err := s.rowsOf(ctx, u)
 	needed := slices.ContainsFunc(rows, func(other *Member) bool {
 		mayJoin := failure != nil && other.Status.Waits() // it could not be written
-		return other.ID != row.ID && other.organization() == row.organization() && (other.Status == StatusActive || mayJoin)
+		changed := other.ID != row.ID || other.Version != row.Version
+		return changed && other.organization() == row.organization() && (other.Status == StatusActive || mayJoin)
 	})
 	if err != nil || needed {
 		return err
