@@ -77,8 +77,8 @@ func (a *attempt) mustCheckOlder() bool {
 	return a.organization() != "" && keepsOlder && !a.olderRevoked
 }
 
-// checkOlder finds out whether an earlier attempt has revoked the older invitation of a resend into an
-// organization that ends without a new one. If Clerk does not say, the verdict changes: the row keeps waiting.
+// checkOlder finds out whether the older invitation that mustCheckOlder reports was revoked. If Clerk does not say, the
+// verdict changes: the row keeps waiting.
 func (s *Service) checkOlder(ctx context.Context, a *attempt) {
 	v := &a.verdict
 	if !a.mustCheckOlder() {
