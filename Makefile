@@ -37,7 +37,7 @@ test-all: ## test everything, the other modules too, without -short and the race
 	@$(GOTEST) -C $(subst $(space),$(comma),$(MODULES)) -timeout=20m ./...
 
 # An older Go may fail to build, or a type may behave differently. Repeating the long tests would show nothing more.
-FOR_OLDEST = Example|TestPgxStore$$|TestMemoryStore|TestWebhook|TestVerify|TestNormalize|TestUnstableDomains|TestDomainForms|TestClient
+FOR_OLDEST = Example|TestPgxStore$$|TestMemoryStore|TestInvite|TestWebhook|TestVerify|TestNormalize|TestUnstableDomains|TestDomainForms|TestClient
 
 .PHONY: test-oldest
 test-oldest: ## build the library with the oldest supported Go, and run its examples and conformance suite

@@ -123,7 +123,7 @@ type Invitation struct {
 // InvitationQuery selects a page of invitations: into the application, or into one or all organizations.
 type InvitationQuery struct {
 	Query  string // an address or an invitation ID; Clerk may also return partial matches, so check the result
-	Status string // one status, or "" for all except revoked
+	Status string // one status, or "" for all; Clerk then omits revoked ones, at least for the application
 	Limit  int    // 1 to 500; 0 means 500
 	Offset int
 

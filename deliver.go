@@ -45,8 +45,8 @@ type attempt struct {
 	bulkRejected bool  // its bulk request was rejected because of some of the addresses
 	rejection    error // what Clerk said about this address then
 
-	maybeAdded   *User // the user whom the attempt has added to the organization, or may have without a response
-	olderRevoked bool  // this or an earlier attempt has revoked the invitation that the row still refers to
+	maybeAdded   *User // the user whom this or an earlier attempt has added to the organization, or may have
+	olderRevoked bool  // the invitation that the row still refers to is no longer open, and was not accepted
 }
 
 // isRetry reports whether there was an earlier attempt at the same send.
@@ -59,8 +59,8 @@ func (a *attempt) hasEarlierSends() bool { return a.row.Send > 1 }
 // number of attempts, and not for mayHaveInvitation, because the runbook sets the number after a backup was restored.
 func (a *attempt) hasEarlierTries() bool { return a.isRetry() || a.bulkRejected }
 
-// mayEndWithoutCreate reports whether the attempt may find an earlier attempt's invitation, or was rejected in a
-// bulk request already. A limit on creates does not block such an attempt.
+// mayEndWithoutCreate reports whether the attempt may find an earlier attempt's invitation, or the rejection of a bulk
+// request has named its address. A limit on creates does not block such an attempt.
 func (a *attempt) mayEndWithoutCreate() bool { return a.isRetry() || a.rejection != nil }
 
 // organization returns the ID of the organization that the row's invitation is for, or "".
@@ -216,8 +216,8 @@ func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int) (b 
 	return b, stopError(ctx, b.deliveries)
 }
 
-// due returns the next members that are due, beginning after the last tenant whose members were
-// claimed, so that tenants take turns from call to call, too.
+// due returns the next members that are due, beginning after the tenant at which the previous batch ended,
+// so that tenants take turns from call to call, too.
 func (s *Service) due(ctx context.Context, at time.Time, limit int) ([]*Member, error) {
 	q := DueQuery{At: at, Limit: limit}
 	if last := s.lastTenant.Load(); last != nil {
@@ -257,7 +257,7 @@ func (s *Service) deliverRefs(ctx context.Context, refs []Ref, limit int, report
 			return err
 		}
 		for _, d := range deliveries {
-			if d.kind == isReleased && d.Member != nil { // the lease ended before its turn
+			if d.kind == isReleased { // the lease ended before its turn
 				todo = append(todo, d.Member.Ref())
 			}
 		}
@@ -280,7 +280,7 @@ func normalizedRefs(refs []Ref) (normalized []Ref, err error) {
 	return normalized, nil
 }
 
-// backgroundPass takes the turn to deliver, and starts a pass. This way only one process at a time can get a 429,
+// backgroundPass takes the turn to deliver, and starts a pass. This way only one background pass at a time can get a 429,
 // and members are claimed in order. The pass obeys the limits that other processes have stored. Rows that it
 // releases are due at dueAt. waited reports that another caller had the turn first. The error is errTurnTaken
 // if that caller keeps the turn for too long. Without an error, the caller must call p.end.
@@ -411,20 +411,21 @@ func (s *Service) deliver(ctx context.Context, p *pass, rows []*Member) []delive
 	return deliveries
 }
 
-// decide sets the verdict, and two of its fields that follow from the attempt: withdraw, and leftOver if the send ends.
+// decide sets the verdict, and two of its fields that follow from the attempt: withdraw, and leftOver, which is false
+// while the row keeps waiting.
 func (a *attempt) decide(v verdict) {
 	v.withdraw = a.params.Withdraw.withdraws(v.kind, a.lastTry)
 	v.leftOver = !v.keepsWaiting() && (v.leftOver || a.mayLeaveOver(v.kind))
 	a.verdict = v
 }
 
-// mayLeaveOver reports whether the member may have another open invitation after a verdict of kind k that ends the
-// send. An earlier send may have created it or, unless the verdict is about that one, an earlier try.
+// mayLeaveOver reports whether the member may have another open invitation, of an earlier send or an earlier try, after
+// a verdict of kind k that ends the send.
 func (a *attempt) mayLeaveOver(k verdictKind) bool {
 	switch k {
-	case isInvited:
+	case isInvited: // the send's only one: see look and create
 		return a.hasEarlierSends() && !a.olderRevoked
-	case isExpired, isRevoked, isSecondAddress:
+	case isExpired, isRevoked, isSecondAddress: // an earlier try's invitation has ended, or leftOver is set already
 		return a.hasEarlierSends()
 	case isLinked, isRefused, isAbandoned:
 		return a.hasEarlierSends() || a.hasEarlierTries()

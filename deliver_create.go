@@ -245,8 +245,8 @@ func (p *pass) countFailures(group []*attempt) {
 	}
 }
 
-// createOne finds the invitation of an earlier attempt, or creates one with a single request. If a limit prevents the
-// create, it leaves the attempt undecided, so that the attempt returns to the queue.
+// createOne finds the invitation of an earlier attempt, or creates one with a single request. An attempt that it leaves
+// undecided, because of a limit, returns to the queue.
 func (s *Service) createOne(ctx context.Context, p *pass, q *queue, a *attempt) {
 	v, limit := s.findOrCreate(ctx, p, a)
 	if limit == nil {
@@ -287,7 +287,7 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 // createUnlessTaken creates an invitation. If Clerk rejects it because the address is taken, it looks again before it
 // creates one with ignore_existing.
 func (s *Service) createUnlessTaken(ctx context.Context, p *pass, a *attempt) (v verdict, limit *metLimit) {
-	created := createResult{sent: true, err: a.rejection} // a bulk request has already tried
+	created := createResult{sent: true, err: a.rejection} // of the bulk request, if that named the address
 	if a.rejection == nil {
 		created = s.create(ctx, p, a, false)
 	}

@@ -235,9 +235,9 @@ func verifiedBy(users []User, email string) *User {
 	return &users[i]
 }
 
-// look lists the invitations of the address, and decides if one of them is this send's or must be adopted. Otherwise f has
-// what prepareOrganization and the create need. expectOwn means that an earlier try may have created the send's
-// invitation. Then look also considers invitations that have ended or do not show their metadata.
+// look lists the invitations of the address. The verdict is undecided if none of them may be this send's or must be
+// adopted. Then f has what prepareOrganization and the create need. expectOwn means that the send's invitation may
+// exist already. Then look also considers invitations that have ended or do not show their metadata.
 func (s *Service) look(ctx context.Context, p *pass, a *attempt, expectOwn bool) (v verdict, f foundInvitations) {
 	var list []Invitation
 	var err error
@@ -311,7 +311,7 @@ type foundInvitations struct {
 	// older and adoptable are pending in the member's organization. Clerk allows one pending invitation per address
 	// and organization. So the member waits for an adoptable one, and otherwise the older ones are revoked first.
 	older     []*Invitation // that the send replaces, except current
-	adoptable *Invitation   // another application's or tenant's, or an older one that another tenant's member needs
+	adoptable *Invitation   // any other one, or an older one that another tenant's member needs
 
 	needsIgnoreExisting bool // another invitation for the address is pending
 }
@@ -412,15 +412,15 @@ func (s *Service) listAll(ctx context.Context, row *Member) ([]Invitation, error
 	if err != nil {
 		return nil, err
 	}
-	// An invitation that is in both lists was revoked between the two requests.
+	// An invitation in both lists was revoked between the two requests, or the first list includes revoked ones.
 	list = slices.DeleteFunc(list, func(inv Invitation) bool {
 		return slices.ContainsFunc(revoked, func(r Invitation) bool { return r.ID == inv.ID })
 	})
 	return append(list, revoked...), nil
 }
 
-// listInvitations returns the invitations for a row's address in one status or, for "", in all; those into
-// the application without the revoked ones. It asks for each form of the address. If Clerk rejects one form,
+// listInvitations returns the invitations for a row's address in one status or, for "", in all, except perhaps
+// revoked. It asks for each form of the address. If Clerk rejects one form,
 // the other's result is enough.
 func (s *Service) listInvitations(ctx context.Context, row *Member, status string) ([]Invitation, error) {
 	var all []Invitation

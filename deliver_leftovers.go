@@ -6,10 +6,11 @@ import (
 )
 
 // A left-over invitation is open at Clerk, but no member needs it. An example is the older invitation after a Resend: it
-// is revoked here, after the new one is written. An organization's older invitation is revoked before: see revokeOlder.
+// is revoked here, after the new one is written. An organization's older invitation is revoked before: see revokeOlder in
+// organization.go.
 
-// revokeLeftOvers revokes the left-over invitations of settled attempts. Failures are only logged, because Reconcile
-// does the same.
+// revokeLeftOvers revokes the left-over invitations of settled attempts. Failures are only logged: Reconcile revokes
+// invitations with a marker later.
 func (s *Service) revokeLeftOvers(ctx context.Context, l lease, attempts []*attempt) {
 	for _, a := range attempts {
 		if !a.verdict.leftOver || a.delivery.Member == nil {
@@ -104,8 +105,7 @@ func keeps(row *Member, inv *Invitation, send int) bool {
 	return row.InvitationID == inv.ID || underWay
 }
 
-// tryRevokeLeftOver is revokeLeftOver for callers that continue after a failure, because Reconcile finds the
-// invitation again.
+// tryRevokeLeftOver is revokeLeftOver for callers that continue after a failure.
 func (s *Service) tryRevokeLeftOver(ctx context.Context, r RevokeRequest) {
 	if err := s.revokeLeftOver(ctx, r); err != nil && codeOf(err) != codeNotPending { // otherwise it has ended
 		s.log.WarnContext(ctx, "left-over invitation not revoked", "invitation", r.ID, "cause", logError(err))

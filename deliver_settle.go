@@ -77,8 +77,8 @@ func (a *attempt) mustCheckOlder() bool {
 	return a.organization() != "" && keepsOlder && !a.olderRevoked
 }
 
-// checkOlder finds out whether an earlier attempt has revoked the older invitation of a resend into an
-// organization that ends without a new one. If Clerk does not say, the verdict changes: the row keeps waiting.
+// checkOlder finds out whether the older invitation that mustCheckOlder reports was revoked. If Clerk does not say, the
+// verdict changes: the row keeps waiting.
 func (s *Service) checkOlder(ctx context.Context, a *attempt) {
 	v := &a.verdict
 	if !a.mustCheckOlder() {
@@ -89,7 +89,7 @@ func (s *Service) checkOlder(ctx context.Context, a *attempt) {
 	case err == nil:
 		a.olderRevoked = slices.ContainsFunc(revoked, func(inv Invitation) bool { return inv.ID == a.row.InvitationID })
 	case s.deletedOrganization(ctx, a.row, err), saysDeletedOrganization(err) && s.backoff(a.row.Attempts) >= time.Hour:
-		// The organization's invitations were deleted with it. After an hour of attempts, this is believed without a
+		// The organization's invitations were deleted with it. Once the backoff is an hour, this is believed without a
 		// proof that the key is the right one.
 		a.olderRevoked = true
 	default:
@@ -199,8 +199,8 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) error {
 	return err
 }
 
-// settleResolved settles the attempt if Resolve or another caller has decided for its row. If the row still waits for
-// delivery, the attempt stays unsettled, and its verdict must be written. rows are the attempt's row and those of the user.
+// settleResolved settles the attempt if Resolve or another caller has decided for its row. Otherwise the attempt stays
+// unsettled, and its verdict must be written. rows are the attempt's row and those of the user.
 func (s *Service) settleResolved(ctx context.Context, a *attempt, rows []*Member) {
 	own := slices.IndexFunc(rows, func(m *Member) bool { return m.ID == a.row.ID })
 	if own < 0 {
@@ -214,7 +214,7 @@ func (s *Service) settleResolved(ctx context.Context, a *attempt, rows []*Member
 		a.row = row
 		return
 	}
-	if !mayJoin { // otherwise, the row can become active by the membership
+	if !mayJoin && !row.needsMembership(a.organization()) {
 		_ = s.removeAdded(ctx, a)
 	}
 	a.delivery = &delivery{Result: Result{Member: row}}
@@ -243,8 +243,8 @@ func (s *Service) decideSecondAddress(ctx context.Context, a *attempt, userID st
 // errPurged is returned if the member was erased during the attempt.
 var errPurged = fmt.Errorf("clerkinvite: the member was purged: %w", ErrConflict)
 
-// settleOvertaken handles an attempt whose row another process has changed. If the row still waits for the same send,
-// the attempt stays unsettled, and its verdict must be written again. Otherwise the row stays unchanged.
+// settleOvertaken handles an attempt whose row another process has changed. If the verdict still matters, the attempt
+// stays unsettled, and must be written again. Otherwise the row stays unchanged.
 func (s *Service) settleOvertaken(ctx context.Context, a *attempt) error {
 	rows, err := s.store.Find(ctx, Query{IDs: []string{a.row.ID}, Emails: []string{a.row.Email}})
 	if err != nil {
@@ -260,7 +260,7 @@ func (s *Service) settleOvertaken(ctx context.Context, a *attempt) error {
 	switch {
 	case row.Due() && a.verdict.keepsWaiting() && !row.hasClaimOf(a.row):
 		a.delivery = a.verdict.report(row) // another attempt has claimed the row, so there is nothing to write
-	case row.Due() && row.Send == a.row.Send:
+	case row.Due() && row.Send == a.row.Send: // still the same send: write again
 		a.row = row
 	default: // the send has ended in another way; perhaps the member was then invited again, or into another organization
 		s.undo(ctx, a, row, rows)

@@ -214,7 +214,7 @@ func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 		var dup *DuplicateEmailError
 		switch {
 		case own != nil && errors.As(err, &dup) && dup.Member.ID == own.ID && dup.Member.Send == own.Send:
-			// This call's own row is no duplicate: another call has taken it over since the previous round.
+			// This call's own row is not a duplicate.
 			return overtaken(dup.Member)
 		case m != nil || err != nil:
 			return m, err
@@ -255,18 +255,19 @@ func (s *Service) inviteOnce(ctx context.Context, want *Member) (m, row *Member,
 		done = s.deliverNow(ctx, p, row)
 	case row.Due():
 		return nil, row, nil // the next round takes it over, unless another attempt owns it
-	} // otherwise another caller has delivered it
+	default: // another caller has delivered or ended it
+	}
 	switch {
 	case done.Err != nil:
 		return nil, row, done.Err
 	case done.Member.Status == StatusActive, done.Member.Status == StatusPending:
 		return done.Member, row, nil
-	case done.Member.Status == StatusReserved: // another caller delivers it
+	case done.Member.Status == StatusReserved: // for a new send: another caller has ended the row and reserved it again
 		return nil, row, &DuplicateEmailError{done.Member.Ref(), done.Member}
 	case done.endedConcurrently():
 		return nil, row, ErrConflict
 	}
-	return nil, row, nil // an earlier attempt's invitation has ended or was withdrawn: invite again
+	return nil, row, nil // the row has ended in another way: invite again
 }
 
 // reserveNow reserves a row and claims it for a new pass. If another caller changes the row in the meantime, the pass does
@@ -504,7 +505,8 @@ func takenOver(old, want *Member) *Member {
 	case !old.mayHaveInvitation():
 		n.Params, n.Attempts = params, 0
 	case old.clerkParams().Withdraw != "":
-		// Because of usedItsOnlyTry, the new attempt only withdraws the send. The next round of invite starts another.
+		// Because of usedItsOnlyTry, the new attempt sends nothing: see decideAbandoned. After a withdrawal, the next round
+		// of invite starts another.
 		n = withoutRetry(n)
 	default:
 		return nil

@@ -16,7 +16,7 @@ import (
 //
 // So a create finishes before the next attempt can begin. Writing the row gets at least a second.
 
-// minLease and maxLease bound Config.Lease.
+// minLease and maxLease bound Config.Lease: New checks it.
 const (
 	minLease = 100 * time.Millisecond
 	maxLease = time.Hour
@@ -53,7 +53,7 @@ func (l lease) context(ctx context.Context) (context.Context, context.CancelFunc
 // it would be unknown whether Clerk sent the email.
 const createGrace = 5 * time.Second
 
-// creating returns a context for a create. It ends with the lease, or createGrace after ctx.
+// creating returns a context for a create. It ends at 3/4 of the lease, or createGrace after ctx.
 func (l lease) creating(ctx context.Context) (context.Context, context.CancelFunc) {
 	create, cancel := l.context(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
@@ -172,7 +172,7 @@ func (c *storeClock) stale(now instant, tolerance time.Duration) bool {
 	return c.last.stale(now, tolerance)
 }
 
-// note stores a measurement, unless the stored one is more exact.
+// note stores a measurement if it is more exact than the stored one, or that one is stale.
 func (c *storeClock) note(k skew, tolerance time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -283,8 +283,8 @@ func (s *Service) undoAdding(ctx context.Context, a *attempt) {
 	}
 }
 
-// removeAdded ends the membership that the attempt may have added, unless a member is active by it. It returns and
-// logs why that failed. It returns nil if the membership is the last admin's, because Clerk never ends it.
+// removeAdded ends the membership of maybeAdded, unless it is needed: see removeUnneeded. It returns and logs why that
+// failed. It returns nil if the membership is the last admin's, because Clerk never ends it.
 func (s *Service) removeAdded(ctx context.Context, a *attempt) error {
 	if a.maybeAdded == nil {
 		return nil
@@ -307,8 +307,8 @@ func (m Member) needsMembership(organization string) bool {
 	return o != nil && o.ID == organization && (m.Status == StatusActive || m.Status.Waits() && o.AddExisting)
 }
 
-// removeUnneeded ends u's membership of row's organization, unless another member is active by it. It first resolves
-// the other members that wait for u there.
+// removeUnneeded ends u's membership of row's organization, unless another member is or will be active by it, or row itself
+// has become active in the meantime. It first resolves the other members that wait for u there.
 func (s *Service) removeUnneeded(ctx context.Context, row *Member, u *User, p proof) error {
 	failure := s.resolveOthers(ctx, row, u, p)
 	if err := s.excuseWrite(ctx, row, failure); err != nil {
@@ -317,7 +317,8 @@ func (s *Service) removeUnneeded(ctx context.Context, row *Member, u *User, p pr
 	rows, err := s.rowsOf(ctx, u)
 	needed := slices.ContainsFunc(rows, func(other *Member) bool {
 		mayJoin := failure != nil && other.Status.Waits() // it could not be written
-		return other.ID != row.ID && other.organization() == row.organization() && (other.Status == StatusActive || mayJoin)
+		changed := other.ID != row.ID || other.Version != row.Version
+		return changed && other.organization() == row.organization() && (other.Status == StatusActive || mayJoin)
 	})
 	if err != nil || needed {
 		return err
@@ -349,7 +350,7 @@ func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 // older invitations. The verdict is undecided if the new one can be created now. limit is a limit that
 // prevents the create; then nothing is revoked.
 func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, found foundInvitations) (v verdict, limit *metLimit) {
-	if found.current != nil && found.current.Status == InvitationRevoked { // by an interrupted attempt
+	if found.current != nil && found.current.Status == InvitationRevoked { // by an interrupted attempt, or in the dashboard
 		a.olderRevoked = true
 	}
 	if err := p.refusing[a.organization()]; err != nil {

@@ -1217,3 +1217,48 @@ func TestOrganization_ResendIntoADeletedOrganization(t *testing.T) {
 		require.Equal(t, "resource_not_found", ended.Reason)
 	})
 }
+
+// A user with several addresses is added. The membership stays, also if a Revoke that began before the delivery looks for it.
+func TestOrganization_AddedMembershipStays(t *testing.T) {
+	t.Parallel()
+	for name, addresses := range map[string][]string{"one address": nil, "two addresses": {"work@example.com"}} {
+		for _, revoked := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/revoke %v", name, revoked), func(t *testing.T) {
+				t.Parallel()
+				eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+					u := b.Clerk.AddVerifiedUser("ada@example.com")
+					for _, address := range addresses {
+						b.Clerk.AddEmail(u.ID, clerkinvitetest.EmailSpec{Address: address, Verified: true})
+					}
+					invite := func() error {
+						_, err := b.InviteInto(t, "ada@example.com", clerkinvite.Organization{AddExisting: true})
+						return err
+					}
+					if revoked {
+						b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallAddMember, Kind: clerkinvitetest.Reset})
+						require.Error(t, invite())
+						b.Clock.Advance(time.Hour)
+						var delivered atomic.Bool
+						b.Clerk.OnCall(func(ctx context.Context, call clerkinvitetest.Call, when clerkinvitetest.When) {
+							if call == clerkinvitetest.CallMemberships && when == clerkinvitetest.Before && !delivered.Swap(true) {
+								counts, err := b.Deliver(ctx, nil)
+								assert.NoError(t, err)
+								assert.Equal(t, 1, counts.Linked)
+							}
+						})
+						_, err := b.Revoke(t.Context(), testkit.Ada)
+						var transition *clerkinvite.TransitionError
+						require.ErrorAs(t, err, &transition)
+						require.True(t, delivered.Load())
+					} else {
+						require.NoError(t, invite())
+					}
+					m := b.Member(t, "ada@example.com")
+					require.Equal(t, clerkinvite.StatusActive, m.Status)
+					require.Equal(t, u.ID, m.ClerkUserID)
+					b.RequireMembersAtClerk(t, u.ID)
+				})
+			})
+		}
+	}
+}

@@ -108,7 +108,7 @@ func believable(endpoint string, until, now time.Time) bool {
 }
 
 // limits is this process's memory of limits and of stored times. Interactive calls read the store only if this
-// says that the endpoint is limited, which saves a statement. Background passes always read the store.
+// says that the endpoint is limited, which saves a statement. For background passes see withStoredLimits and startCreate.
 type limits struct {
 	mu         sync.Mutex
 	byEndpoint map[string]*limit
@@ -118,8 +118,8 @@ type limits struct {
 }
 
 // limit is the limit of one endpoint. Until the time until, requests are rejected. After that, the first request is
-// a probe, and the others wait for its result. Another 429 begins a new limit. Any other result, even an error, sets
-// until to zero, and all requests are allowed.
+// a probe, and the others wait for its result. Another 429 begins a new limit. Any other result of a completed probe (see
+// endProbe), even an error, sets until to zero, and all requests are allowed.
 type limit struct {
 	until  time.Time     // as Clerk said
 	padded time.Time     // with the margin, for background passes
@@ -555,7 +555,7 @@ func (s *Service) changeTime(ctx context.Context, name string, next func(stored 
 	known := s.limits.lastSwapped(name)
 	for {
 		want := next(known)
-		stored, err := s.swapTime(ctx, name, known, want)
+		stored, err := s.swapTime(ctx, name, known, want) // only reads if want is known
 		if err != nil || stored.Equal(want) || next(stored).Equal(stored) {
 			return stored, err
 		}

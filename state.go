@@ -10,10 +10,10 @@ import (
 	"github.com/clerkinvite/clerkinvite/internal/scrub"
 )
 
-// To add a status, change Statuses, Status.Waits, transitions, Member.Due, the rules of
+// To add a status, change Statuses, Status.Waits, transitions, Member.Due in store.go, the rules of
 // clerkinvitetest.MemoryStore, and the model in internal/model/protocol. In migrations/ and
 // sqlitestore/migrations/, change the CHECK constraints and the conditions of the partial
-// indexes, which the statements repeat. Everything else uses Statuses.
+// indexes, which the statements repeat. Then check each use of the other statuses.
 
 // Status is the state of a member. docs/architecture.md has the table of state changes.
 type Status string
@@ -58,7 +58,7 @@ var transitions = map[Status][]Status{
 const (
 	ReasonUserBanned        = "user_banned"        // failed: the Clerk user with this address is banned
 	ReasonUserDeprovisioned = "user_deprovisioned" // failed: the Clerk user with this address is deprovisioned
-	ReasonUserLocked        = "user_locked"        // failed: the Clerk user with this address is locked; reserved, pending: retried when the lock ends
+	ReasonUserLocked        = "user_locked"        // failed: the Clerk user with this address is locked; reserved, pending: retried when the lock ends, or after an hour
 	ReasonUserDeleted       = "user_deleted"       // removed: the Clerk user was deleted
 	ReasonSecondAddress     = "second_address"     // removed: the same user is in the tenant under another address
 	ReasonRevokedAtClerk    = "revoked_at_clerk"   // revoked: the invitation was revoked at Clerk
@@ -68,7 +68,7 @@ const (
 	ReasonLeftOrganization  = "left_organization"  // removed: the user has left the organization, or was removed from it
 	ReasonOrganizationFull  = "organization_full"  // failed: the organization has no free seat
 	ReasonUnavailable       = "unavailable"        // reserved, pending: to be retried, after a request to Clerk failed without a code
-	ReasonRejected          = "rejected"           // reserved, pending: to be retried, after Clerk, a firewall or the ClerkAPI rejected this invitation without a code; failed: rejected repeatedly
+	ReasonRejected          = "rejected"           // reserved, pending: to be retried, after Clerk, a firewall or the ClerkAPI rejected a request without a code; failed: rejected repeatedly
 )
 
 // allowed reports whether a member may change from one state to another.
@@ -195,9 +195,9 @@ func asReleased(m Member, due time.Time, mayHaveInvitation bool) *Member {
 	return &m
 }
 
-// mayHaveInvitation reports whether Clerk may have an invitation that a row without a current claim does not refer to. The
-// flag is a past ClaimedUntil: asReleased sets it, and so does an attempt that ends without releasing its claim. Without
-// any attempt, it is only the rest of an interrupted Purge's claim.
+// mayHaveInvitation reports whether Clerk may have an invitation that a row without a current claim does not refer to, or a
+// membership that an attempt has added. The flag is a past ClaimedUntil. Without any attempt, that is only the rest of an
+// interrupted Purge's claim.
 func (m Member) mayHaveInvitation() bool { return m.ClaimedUntil != nil && m.Attempts > 0 }
 
 // asSettled completes the send in the given state.

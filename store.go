@@ -61,7 +61,7 @@ type Member struct {
 	InvitedAt     *time.Time `json:"invited_at,omitempty"`      // created_at of the invitation, by Clerk's clock
 	ExpiresAt     *time.Time `json:"expires_at,omitempty"`      // expires_at of the invitation, by Clerk's clock
 	SettledAt     *time.Time `json:"settled_at,omitempty"`      // when the member was last invited, became active or ended, or a new invitation was withdrawn
-	ClaimedUntil  *time.Time `json:"claimed_until,omitempty"`   // until then one delivery attempt owns the row; a past time means that Clerk may have an invitation that the row does not refer to
+	ClaimedUntil  *time.Time `json:"claimed_until,omitempty"`   // until then one delivery attempt owns the row; a past time means that Clerk may have an invitation, or a membership, that the row does not refer to
 	NextAttemptAt *time.Time `json:"next_attempt_at,omitempty"` // time of the next delivery attempt; nil if the member is not due
 	UpdatedAt     time.Time  `json:"updated_at"`
 }

@@ -396,8 +396,8 @@ func (c Change) setsKey() bool {
 	return c.New != nil && (c.New.ClerkUserID != "" && c.New.ClerkUserID != c.Old.ClerkUserID || c.New.Email != c.Old.Email)
 }
 
-// rowError is a failure of a batch that is caused by at least one of its rows: PostgreSQL or the hook
-// rejects it, or it cannot be encoded. The batch is not repeated but split, and the Result of that row
+// rowError is a failure of a batch that may not occur without some of its rows, for example because
+// PostgreSQL or the hook rejects them. The batch is split, and the Result of a row that still fails
 // gets the error in it. rowError does not unwrap, because an error from the host's statements must not
 // be mistaken for one of the library's.
 type rowError struct{ err error }

@@ -22,8 +22,8 @@ type verdict struct {
 	err        error       // the cause, if the row did not become pending or active
 	dueAt      time.Time   // when a row that keeps waiting is due
 	uncounted  bool        // the attempt does not count
-	leftOver   bool        // the member may have other open invitations; decide also sets it if mayLeaveOver
-	adopted    bool        // the invitation has another mark or none, and may be another application's, so it is never a left-over
+	leftOver   bool        // the member may have other open invitations; see decide
+	adopted    bool        // the invitation has another mark or none, and may be another application's, so undo does not revoke it
 	stop       bool        // err concerns the whole instance, so the pass ends
 	withdraw   bool        // the row is withdrawn instead of waiting for another attempt
 }
@@ -152,7 +152,7 @@ func (a *attempt) changedRow(now time.Time) *Member {
 		return asReleased(m, v.dueAt, mayHaveInvitation)
 	case isLimited, isReleased:
 		if a.bulkRejected {
-			m = withRetry(m)
+			m = withRetry(m) // the attempt counts, but not for usedItsOnlyTry
 		}
 		dueAt := v.dueAt
 		if a.wasDueAt.After(dueAt) { // an early attempt must not make the row due earlier
@@ -227,10 +227,11 @@ func (s *Service) callFailed(ctx context.Context, p *pass, a *attempt, c call, e
 	return v
 }
 
-// createdSincePreviousAttempt reports whether Clerk has created an invitation since the row's previous attempt.
-// That attempt was usually at least one backoff ago.
+// createdSincePreviousAttempt reports whether this process has created an invitation since the row's previous attempt.
+// That attempt was usually at least its backoff ago.
 func (s *Service) createdSincePreviousAttempt(row *Member, now time.Time) bool {
-	return s.limits.createdSince(now.Add(-s.backoff(max(1, row.Attempts-1))))
+	previous := max(1, row.Attempts-1)
+	return s.limits.createdSince(now.Add(-s.backoff(previous)))
 }
 
 // limited decides for a row that has to wait for the end of a rate limit.
@@ -312,7 +313,7 @@ func reasonOf(err error) string {
 const maxRejections = 3
 
 // classify decides what a failed call can have done to the row's invitation, and whether it
-// means that Clerk refuses this person. No other function decides this.
+// means that Clerk refuses this person. For organizations see refusedByOrganization in organization.go.
 func classify(row *Member, c call, err error) Outcome {
 	if c.organization && !c.several && refusedByOrganization(err) {
 		return OutcomeRefused

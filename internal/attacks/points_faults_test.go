@@ -678,7 +678,7 @@ func TestPromise3_EveryFaultPoint(t *testing.T) {
 
 // attacksAt returns the attacks on one point: one, or in the long mode several in each of its scenarios.
 func attacksAt(random *rand.Rand, f fault, layer string, reach []*scenario, visits map[*scenario][]string) []attack {
-	if len(reach) == 0 || testing.Short() && random.IntN(16) > 0 {
+	if len(reach) == 0 || testing.Short() && random.IntN(8) > 0 {
 		return nil
 	}
 	if !tally.Long() {

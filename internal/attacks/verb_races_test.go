@@ -56,12 +56,12 @@ func raceIn(t *testing.T, o testkit.Options, want []string, start func(t *testin
 	seed := testkit.Seed()
 	testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
 		const rounds = 10
-		batches, all := 15, false
+		batches, all := 30, false
 		switch name, kind := path.Split(t.Name()); {
 		case kind != "memory":
 			batches = 3
 		case testing.Short():
-			batches = 5
+			batches = 10
 		case slices.Contains(frequentRaces, path.Base(name)):
 			batches, all = 100, true
 		}

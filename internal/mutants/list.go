@@ -303,6 +303,9 @@ var mutants = []mutant{
 	{name: "a membership ends that another tenant needs", test: "TestOrganization_WithdrawKeepsAMembershipOfOthers/Revoke/another_tenant_needs_it", edits: []edit{
 		{"organization.go", "	err = s.removeUnneeded(ctx, row, u, p)\n	if errors.Is(err, ErrLastAdmin) { // the user", "	err = s.removeMember(ctx, row.organization(), u.ID)\n	if errors.Is(err, ErrLastAdmin) { // the user"},
 	}},
+	{name: "a membership ends by which the member has just become active", test: "TestOrganization_AddedMembershipStays", edits: []edit{
+		{"organization.go", "other.ID != row.ID || other.Version != row.Version", "other.ID != row.ID"},
+	}},
 	{name: "a membership ends that another member has just accepted", test: "TestOrganization_WithdrawKeepsAnUnreportedMembership", edits: []edit{
 		{"organization.go", "	failure := s.resolveOthers(ctx, row, u, p)\n", "	failure := ctx.Err()\n"},
 	}},
@@ -388,7 +391,7 @@ var mutants = []mutant{
 		{"deliver_settle.go", "	provisional := filter(open, (*attempt).isProvisional)\n	s.write(ctx, l, filter(open, func(a *attempt) bool { return !a.isProvisional() })) // first, because confirm may hang\n", "	provisional := open\n"},
 	}},
 	{name: "a user with two addresses whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
-		{"deliver_settle.go", "	if !mayJoin { // otherwise, the row can become active by the membership\n		_ = s.removeAdded(ctx, a)\n	}\n", ""},
+		{"deliver_settle.go", "	if !mayJoin && !row.needsMembership(a.organization()) {\n		_ = s.removeAdded(ctx, a)\n	}\n", ""},
 	}},
 	{name: "a member is active in another organization than the attempt's", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
 		{"deliver_settle.go", "	if mayJoin && row.Due() {", "	if row.Due() {"},
@@ -409,7 +412,7 @@ var mutants = []mutant{
 		{"deliver_settle.go", "			_ = s.removeAdded(ctx, a)\n			return nil\n", "			return nil\n"},
 	}},
 	{name: "an active member leaves its organization for a second address", test: "TestOrganization_AddedForASecondAddress", edits: []edit{
-		{"organization.go", "return other.ID != row.ID && other.organization() == row.organization() && (other.Status == StatusActive || mayJoin)", "return mayJoin && false"},
+		{"organization.go", "return changed && other.organization() == row.organization() && (other.Status == StatusActive || mayJoin)", "return changed && mayJoin && false"},
 	}},
 	{name: "an invitation into an organization does not show that the key is right", test: "TestOrganization_InvitationShowsTheInstance", edits: []edit{
 		{"reconcile.go", "	if s.cfg.Organizations != nil {\n		queries =", "	if false {\n		queries ="},

@@ -73,12 +73,11 @@ var pgxModes = []pgx.QueryExecMode{
 	pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol,
 }
 
-// InEveryMode runs f for each query execution mode of pgx, or with -short for a random one.
+// InEveryMode runs f for each query execution mode of pgx, or with -short for the default mode and a random one.
 func InEveryMode(t *testing.T, f func(t *testing.T, mode func(*pgxpool.Config))) {
 	modes := pgxModes
 	if testing.Short() {
-		at := Random(t).IntN(len(pgxModes))
-		modes = pgxModes[at : at+1]
+		modes = []pgx.QueryExecMode{pgxModes[0], pgxModes[1+Random(t).IntN(len(pgxModes)-1)]}
 	}
 	InModes(t, modes, f)
 }

@@ -185,7 +185,7 @@ func EachLostResponse(t *testing.T, call clerkinvitetest.Call, test func(t *test
 }
 
 // Sample returns the whole list for a Rig in memory, and every fourth element for PostgreSQL, which has tests of its own. With
-// -short it returns an eighth of that, beginning with a random element.
+// -short it returns a quarter of that, beginning with a random element.
 func Sample[T any](t *testing.T, list []T) (some []T) {
 	t.Helper()
 	step, first := 1, 0
@@ -193,7 +193,7 @@ func Sample[T any](t *testing.T, list []T) (some []T) {
 		step = 4
 	}
 	if testing.Short() {
-		step *= 8
+		step *= 4
 		first = Random(t).IntN(min(step, len(list)))
 	}
 	for i := first; i < len(list); i += step {

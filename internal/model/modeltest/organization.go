@@ -253,9 +253,10 @@ func (a wiredAPI) RemoveMember(ctx context.Context, m clerkinvite.Membership) er
 	return err
 }
 
-// endsMembership checks that a call other than Remove has not ended a membership by which a member is active.
+// endsMembership checks that a call other than Remove has not ended a membership by which a member is active. The call knew that:
+// the member was active when it began, or when it last read the store.
 func (t *task) endsMembership(user string) {
-	for _, m := range t.before {
+	for _, m := range slices.Concat(t.before, t.seen) {
 		now := t.row(m.ID)
 		if t.verb != remove && inOrganization(m) && m.Status == clerkinvite.StatusActive && m.ClerkUserID == user && now != nil && now.Version == m.Version {
 			t.failf("membership: %s ends that of %s, by which %s is active", t.name, user, t.named(m))

@@ -50,7 +50,7 @@ func TestTheLibraryFollowsTheModel(t *testing.T) {
 	traces, steps := 0, 0
 	for _, x := range exploreAll() {
 		for _, trace := range x.traces {
-			if testing.Short() && random.IntN(8) > 0 {
+			if testing.Short() && random.IntN(4) > 0 {
 				continue
 			}
 			require.NoError(t, play(x.Config, memory(), trace))
@@ -60,7 +60,7 @@ func TestTheLibraryFollowsTheModel(t *testing.T) {
 	walks := 300
 	switch {
 	case testing.Short():
-		walks = 30
+		walks = 60
 	case tally.Long():
 		walks = 50_000
 	}
@@ -132,7 +132,7 @@ func TestPostgresFollowsTheModel(t *testing.T) {
 	sample := 40
 	switch {
 	case testing.Short():
-		sample = 8
+		sample = 15
 	case tally.Long():
 		sample = 2000
 	}
