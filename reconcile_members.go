@@ -249,8 +249,9 @@ func (r *reconciliation) countMoves(ctx context.Context, changes []Change) error
 				return m.Ref() == c.New.Ref() && !m.isSecondAddress()
 			}) {
 				taken = append(taken, c)
-			} else if _, err := r.apply(ctx, []Change{c}); err != nil {
-				return err
+			} else {
+				r.unwritten[c.Old.ID] = c.New
+				r.count(StatusActive, c.New)
 			}
 		}
 		changes = taken
