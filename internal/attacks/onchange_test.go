@@ -442,6 +442,9 @@ func TestOnChange(t *testing.T) {
 // With a hook the store behaves the same, and the hook gets every change.
 func TestOnChangeContract(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("-short: make test-all has what takes long")
+	}
 	storetest.Run(t, func(t *testing.T) clerkinvite.Store {
 		_, pool := testkit.NewPgxStore(t, func(c *pgxpool.Config) { c.MaxConns = 8 })
 		_, err := pool.Exec(t.Context(), testkit.MirrorTable)
