@@ -316,9 +316,13 @@ func (s *Service) removeUnneeded(ctx context.Context, row *Member, u *User, p pr
 	}
 	rows, err := s.rowsOf(ctx, u)
 	needed := slices.ContainsFunc(rows, func(other *Member) bool {
-		mayJoin := failure != nil && other.Status.Waits() // it could not be written
-		changed := other.ID != row.ID || other.Version != row.Version
-		return changed && other.organization() == row.organization() && (other.Status == StatusActive || mayJoin)
+		switch {
+		case other.organization() != row.organization():
+			return false
+		case other.Status == StatusActive:
+			return other.ID != row.ID || other.Version != row.Version
+		}
+		return other.ID != row.ID && failure != nil && other.Status.Waits() // it could not be written
 	})
 	if err != nil || needed {
 		return err

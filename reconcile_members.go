@@ -179,7 +179,7 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 			r.missing = append(r.missing, row)
 		}
 	}
-	if err := inOrder(ctx, r.askForProof, r.removeMissing, r.noteLeavers, r.removeLeavers, r.moveMembers); err != nil {
+	if err := inOrder(ctx, r.askForProof, r.removeMissing, r.moveMembers, r.noteLeavers, r.removeLeavers); err != nil {
 		return err // the batch stays, so that the cursor is before it
 	}
 	for id := range r.active.keys {
