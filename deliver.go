@@ -24,13 +24,13 @@ type pass struct {
 
 // claim is the claim of a pass on a row, and what it has replaced.
 type claim struct {
-	until             *time.Time // Member.ClaimedUntil
-	wasDueAt          time.Time  // Member.NextAttemptAt before the claim, or the time of the claim
-	mayHaveInvitation bool       // what Member.mayHaveInvitation reported before the claim
+	until         *time.Time // Member.ClaimedUntil
+	wasDueAt      time.Time  // Member.NextAttemptAt before the claim, or the time of the claim
+	hadInvitation bool       // what Member.mayHaveInvitation reported before the claim
 }
 
 // attempt is one claimed row on its way through a pass. The first step that decides the outcome
-// sets verdict, and settle writes it.
+// sets verdict. settle writes it, and may have to change it before.
 type attempt struct {
 	row      *Member // as claimed, or as another process has changed it since
 	params   clerkParams
@@ -38,12 +38,12 @@ type attempt struct {
 	delivery *delivery // once the attempt is settled
 	lastTry  bool      // of the pass
 
-	claim      // of the row
-	early bool // the claim was before wasDueAt
+	claim claim // of the row
+	early bool  // the claim was before wasDueAt; a new row's first attempt is early too, which does not matter
 
 	batchable    bool  // may share a request with other attempts
-	bulkRejected bool  // its bulk request was rejected because of some of the addresses
-	rejection    error // what Clerk said about this address then
+	bulkRejected bool  // Clerk has rejected its bulk request, and what the request did is unknown
+	rejection    error // the error of that request, if it names this address
 
 	maybeAdded   *User // the user whom this or an earlier attempt has added to the organization, or may have
 	olderRevoked bool  // the invitation that the row still refers to is no longer open, and was not accepted
@@ -111,7 +111,7 @@ type DeliverReport struct {
 	Postponed int // still waiting for delivery
 }
 
-// passSize is the maximum number of members of a pass, so that it needs one request for users.
+// passSize is the maximum number of members of a pass, so that it usually needs one request for users.
 const passSize = lookupSize
 
 // maxLost is how many times in a row a batch may lose all its members to other processes. It also bounds

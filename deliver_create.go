@@ -167,7 +167,7 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 		more := p.more && len(filter(group, (*attempt).startsBatchable)) >= bulkSize
 		q := newQueue(unsettled(group), more)
 		if p.refusing[group[0].organization()] != nil {
-			q.separate() // createOne refuses each without a request
+			q.separate() // createBulk does not check p.refusing
 		}
 		stop = s.createGroup(ctx, p, q, stop)
 	}
@@ -268,6 +268,7 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 		}
 	}
 	var found foundInvitations
+	// After a rejected bulk request, the create itself shows whether to look: see createUnlessTaken.
 	if a.isRetry() || a.hasEarlierSends() || a.mayHoldSeat(p.refusing[a.organization()]) {
 		if v, found = s.look(ctx, p, a, a.hasEarlierTries()); v.kind != undecided {
 			return v, nil
@@ -387,7 +388,7 @@ func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvita
 }
 
 // create creates one invitation. Clerk rejects a second invitation for an address unless ignoreExisting is set.
-// That protects against a late duplicate of this request, so ignoreExisting needs a proof: see mayIgnoreExisting.
+// That protects against a late duplicate of this request, so ignoreExisting needs a proof: see needsIgnoreExisting and mayIgnoreExisting.
 func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) createResult {
 	e := endpointsOf(a.organization())
 	done, err := s.startCreate(ctx, p, e, e.create, a.row.Bulk)
@@ -411,8 +412,8 @@ func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExistin
 }
 
 // startCreate lets a create of the pass start. The caller must call done once it has noted the
-// response. The error is errLeaseEnds if no request may start any more, and a 429 while there is a
-// limit or the share of imports is used up. With fromShare, a create of a background pass counts against that share.
+// response. The error is errLeaseEnds if no request may start any more, a 429 while there is a
+// limit or the share of imports is used up, or the store's. With fromShare, a create of a background pass counts against that share.
 func (s *Service) startCreate(ctx context.Context, p *pass, e *endpoints, endpoint string, fromShare bool) (done func(sent bool), err error) {
 	if p.background {
 		err = s.loadLimits(ctx, endpoint) // another process's Invite may have hit one since the pass began
@@ -542,8 +543,7 @@ func (s *Service) decideBulk(ctx context.Context, p *pass, group []*attempt, cre
 	}
 }
 
-// splitRejected prepares a group for other requests after Clerk has rejected its bulk request because of some
-// of the addresses. Attempts whose addresses Clerk names need a request each; if it names none, all do. What
+// splitRejected prepares a group for other requests after Clerk has rejected its bulk request. Attempts whose addresses Clerk names need a request each; if it names none, all do. What
 // the request did is unknown, but Clerk would reject a duplicate.
 func splitRejected(group []*attempt, err error) {
 	var api *APIError

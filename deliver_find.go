@@ -141,22 +141,22 @@ func (s *Service) findHolder(ctx context.Context, row *Member) (*User, *Membersh
 }
 
 // find makes a request about addresses, each in one of its forms, or about IDs, and bisects it if it fails.
-func (l *lookup) find(ctx context.Context, forms []string) {
-	q := UserQuery{Emails: forms}
+func (l *lookup) find(ctx context.Context, keys []string) {
+	q := UserQuery{Emails: keys}
 	if l.byID {
-		q = UserQuery{IDs: forms}
+		q = UserQuery{IDs: keys}
 	}
 	users, err := l.s.findUsers(ctx, q)
 	switch {
 	case err == nil:
 		l.users = append(l.users, users...)
 		l.health.noteResponse()
-	case len(forms) > 1 && ctx.Err() == nil && l.worthBisecting(ctx, err):
-		l.find(ctx, forms[:len(forms)/2])
-		l.find(ctx, forms[len(forms)/2:])
+	case len(keys) > 1 && ctx.Err() == nil && l.worthBisecting(ctx, err):
+		l.find(ctx, keys[:len(keys)/2])
+		l.find(ctx, keys[len(keys)/2:])
 	default:
-		several := len(forms) > 1 && (l.byID || severalAddresses(forms))
-		for _, form := range forms {
+		several := len(keys) > 1 && (l.byID || severalAddresses(keys))
+		for _, form := range keys {
 			l.failures[form] = lookupFailure{err, several}
 		}
 	}
@@ -250,7 +250,7 @@ func (s *Service) look(ctx context.Context, p *pass, a *attempt, expectOwn bool)
 		return s.callFailed(ctx, p, a, call{op: "list invitations", organization: a.organization() != ""}, err), f
 	}
 	f, unmarked := sortInvitations(a, list, expectOwn)
-	if a.row.Status == StatusReserved { // a resend replaces them
+	if a.row.Status == StatusReserved { // a resend revokes shared ones too
 		if err := s.keepShared(ctx, a.row, &f); err != nil {
 			return s.callFailed(ctx, p, a, call{op: "list invitations"}, err), f
 		}
@@ -306,7 +306,7 @@ func (s *Service) ownVerdict(ctx context.Context, p *pass, a *attempt, own *Invi
 type foundInvitations struct {
 	own       *Invitation // has the send's marker
 	duplicate bool        // another one has the marker too
-	current   *Invitation // the row refers to it; in any status, or nil
+	current   *Invitation // the row refers to it; nil if it is not in the list
 
 	// older and adoptable are pending in the member's organization. Clerk allows one pending invitation per address
 	// and organization. So the member waits for an adoptable one, and otherwise the older ones are revoked first.
@@ -332,15 +332,17 @@ func sortInvitations(a *attempt, list []Invitation, expectOwn bool) (f foundInvi
 				f.own = inv
 			}
 		case inv.Status != InvitationPending:
-		case a.organization() != "" && isCurrent: // revokeOlder revokes it
-		case a.organization() != "" && a.replaces(inv, m):
+		case a.organization() == "":
+			if expectOwn && a.mayBeOwn(inv) {
+				unmarked = append(unmarked, inv)
+			} else {
+				f.needsIgnoreExisting = true
+			}
+		case isCurrent: // revokeOlder revokes it
+		case a.replaces(inv, m):
 			f.older = append(f.older, inv)
-		case a.organization() != "":
-			f.adoptable = inv
-		case expectOwn && a.mayBeOwn(inv):
-			unmarked = append(unmarked, inv)
 		default:
-			f.needsIgnoreExisting = true
+			f.adoptable = inv
 		}
 	}
 	return f, unmarked

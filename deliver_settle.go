@@ -59,7 +59,7 @@ func (s *Service) confirm(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()
 	for _, a := range attempts {
-		s.undoAdding(ctx, a)
+		s.undoAdding(ctx, a) // first, because the row may then have to keep waiting
 		s.checkOlder(ctx, a)
 		if !a.verdict.choosesAmongAddresses() {
 			continue
@@ -88,10 +88,10 @@ func (s *Service) checkOlder(ctx context.Context, a *attempt) {
 	switch {
 	case err == nil:
 		a.olderRevoked = slices.ContainsFunc(revoked, func(inv Invitation) bool { return inv.ID == a.row.InvitationID })
-	case s.deletedOrganization(ctx, a.row, err), saysDeletedOrganization(err) && s.backoff(a.row.Attempts) >= time.Hour:
-		// The organization's invitations were deleted with it. Once the backoff is an hour, this is believed without a
-		// proof that the key is the right one.
+	case s.deletedOrganization(ctx, a.row, err):
 		a.olderRevoked = true
+	case saysDeletedOrganization(err) && s.backoff(a.row.Attempts) >= time.Hour:
+		a.olderRevoked = true // after so long, believe it without a proof that the key is the right one
 	default:
 		s.log.WarnContext(ctx, "call to Clerk failed", "op", "list invitations", "member", *a.row, "cause", logError(err))
 		kind := isPostponed
@@ -102,6 +102,7 @@ func (s *Service) checkOlder(ctx context.Context, a *attempt) {
 		if !told {
 			wait = s.backoff(a.row.Attempts)
 		}
+		// Without withdraw and leftOver, because the row keeps waiting.
 		*v = verdict{kind: kind, op: "list invitations", err: err, reason: reasonOf(err), dueAt: s.now().Add(wait)}
 	}
 }
@@ -149,8 +150,8 @@ func (s *Service) writeOnce(ctx context.Context, l lease, attempts []*attempt) {
 	}
 }
 
-// settleWritten settles an attempt after the statement has returned r for its row. If the row or the verdict has changed,
-// the attempt stays unsettled, and must be written again.
+// settleWritten settles an attempt after the statement has returned r for its row. If it leaves the attempt unsettled, the
+// verdict must be written again.
 func (s *Service) settleWritten(ctx context.Context, a *attempt, wanted *Member, r Result) error {
 	switch {
 	case r.Err == nil:
@@ -210,12 +211,12 @@ func (s *Service) settleResolved(ctx context.Context, a *attempt, rows []*Member
 	}
 	row := rows[own]
 	mayJoin := row.Status.Waits() && row.organization() == a.organization()
-	if mayJoin && row.Due() { // in any send, because the user has verified the address
+	switch {
+	case mayJoin && row.Due(): // in any send, because the user has verified the address
 		a.row = row
 		return
-	}
-	if !mayJoin && !row.needsMembership(a.organization()) {
-		_ = s.removeAdded(ctx, a)
+	case !mayJoin && !row.needsMembership(a.organization()):
+		_ = s.removeAdded(ctx, a) // the row no longer needs what the attempt may have added
 	}
 	a.delivery = &delivery{Result: Result{Member: row}}
 	active := slices.IndexFunc(rows, func(m *Member) bool { return m.TenantID == row.TenantID && m.Status == StatusActive })

@@ -97,8 +97,8 @@ func TestChangedRow_MayHaveInvitation(t *testing.T) {
 		mayExist bool
 	}{
 		"sent nothing":                {attempt{verdict: verdict{kind: isPostponed, reason: "x"}}, 2, "x", false},
-		"an earlier attempt":          {attempt{verdict: verdict{kind: isPostponed, reason: "x"}, claim: claim{mayHaveInvitation: true}}, 2, "x", true},
-		"an earlier attempt, limited": {attempt{verdict: verdict{kind: isLimited, uncounted: true}, claim: claim{mayHaveInvitation: true}}, 1, "", true},
+		"an earlier attempt":          {attempt{verdict: verdict{kind: isPostponed, reason: "x"}, claim: claim{hadInvitation: true}}, 2, "x", true},
+		"an earlier attempt, limited": {attempt{verdict: verdict{kind: isLimited, uncounted: true}, claim: claim{hadInvitation: true}}, 1, "", true},
 		"a bulk request":              {attempt{verdict: verdict{kind: isReleased, uncounted: true}, bulkRejected: true}, 2, ReasonBulkRejected, true},
 		"a bulk request, postponed":   {attempt{verdict: verdict{kind: isPostponed, reason: "x", uncounted: true}, bulkRejected: true}, 2, "x", true},
 	} {

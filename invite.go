@@ -210,16 +210,17 @@ func (s *Service) invite(ctx context.Context, want *Member) (*Member, error) {
 	// attempt's invitation has ended or was withdrawn.
 	var own *Member // the row that the previous round has written
 	for range 3 {
-		m, row, err := s.inviteOnce(ctx, want)
+		r, again := s.inviteOnce(ctx, want)
 		var dup *DuplicateEmailError
 		switch {
-		case own != nil && errors.As(err, &dup) && dup.Member.ID == own.ID && dup.Member.Send == own.Send:
+		case own != nil && errors.As(r.Err, &dup) && dup.Member.ID == own.ID && dup.Member.Send == own.Send:
 			// This call's own row is not a duplicate.
 			return overtaken(dup.Member)
-		case m != nil || err != nil:
-			return m, err
+		case !again:
+			return r.Member, r.Err
 		}
-		own = row
+		own = r.Member
+		var err error
 		if want, err = withNewID(want); err != nil {
 			return nil, err
 		}
@@ -238,36 +239,39 @@ func overtaken(row *Member) (*Member, error) {
 	return nil, ErrConflict
 }
 
-// inviteOnce is one round of invite. It returns a member, an error, or neither: then another round is needed. row is the
-// row that this round has written, if any.
-func (s *Service) inviteOnce(ctx context.Context, want *Member) (m, row *Member, err error) {
+// inviteOnce is one round of invite. With again, another round is needed, and r.Member is the row that this round has
+// written, if any.
+func (s *Service) inviteOnce(ctx context.Context, want *Member) (r Result, again bool) {
 	p, row, err := s.reserveNow(ctx, want)
 	var dup *DuplicateEmailError
 	if errors.As(err, &dup) && s.clearStaleDuplicate(ctx, dup.Member) {
-		return nil, nil, nil // the address can be invited now
+		return Result{}, true // the address can be invited now
 	}
-	if err != nil || row == nil {
-		return nil, nil, err
+	switch {
+	case err != nil:
+		return Result{Err: err}, false
+	case row == nil: // purged
+		return Result{}, true
 	}
 	done := delivery{Result: Result{Member: row}}
 	switch {
 	case p.owns(row):
 		done = s.deliverNow(ctx, p, row)
 	case row.Due():
-		return nil, row, nil // the next round takes it over, unless another attempt owns it
+		return Result{Member: row}, true // the next round takes it over, unless another attempt owns it
 	default: // another caller has delivered or ended it
 	}
 	switch {
 	case done.Err != nil:
-		return nil, row, done.Err
+		return Result{Err: done.Err}, false
 	case done.Member.Status == StatusActive, done.Member.Status == StatusPending:
-		return done.Member, row, nil
+		return done.Result, false
 	case done.Member.Status == StatusReserved: // for a new send: another caller has ended the row and reserved it again
-		return nil, row, &DuplicateEmailError{done.Member.Ref(), done.Member}
+		return Result{Err: &DuplicateEmailError{done.Member.Ref(), done.Member}}, false
 	case done.endedConcurrently():
-		return nil, row, ErrConflict
+		return Result{Err: ErrConflict}, false
 	}
-	return nil, row, nil // the row has ended in another way: invite again
+	return Result{Member: row}, true // the row has ended in another way: invite again
 }
 
 // reserveNow reserves a row and claims it for a new pass. If another caller changes the row in the meantime, the pass does
@@ -301,10 +305,10 @@ func (s *Service) reclaimRow(ctx context.Context, p *pass, row *Member) (claimed
 		p.dueAt = p.claimedAt
 		next := *current
 		next.Attempts-- // the same attempt
-		claimed := s.asClaimed(next, p.claimedAt)
+		again := s.asClaimed(next, p.claimedAt)
 		first := p.claims[row.ID] // keep what it has replaced
-		p.claims[row.ID] = claim{claimed.ClaimedUntil, first.wasDueAt, first.mayHaveInvitation}
-		return claimed, nil
+		p.claims[row.ID] = claim{again.ClaimedUntil, first.wasDueAt, first.hadInvitation}
+		return again, nil
 	})
 	if errors.Is(err, ErrNotFound) {
 		return nil, nil
@@ -495,13 +499,13 @@ func renew(old, want *Member, now time.Time, takeOver bool) *Member {
 }
 
 // takenOver returns a reserved row that no attempt owns, prepared for the wanted invitation. If Clerk may have an
-// invitation with other parameters, they cannot change any more. Then takenOver returns nil or, if the invitation may
-// be tried only once, the row prepared to be withdrawn first.
+// invitation with other parameters, the parameters cannot change any more. Then takenOver returns nil or, if the
+// invitation may be tried only once, the row prepared to be withdrawn first.
 func takenOver(old, want *Member) *Member {
 	n, params := *old, paramsAfter(old, want)
 	n.Role, n.InvitedBy, n.Data = want.Role, want.InvitedBy, want.Data
 	switch {
-	case bytes.Equal(old.Params, params):
+	case bytes.Equal(old.Params, params): // keep them
 	case !old.mayHaveInvitation():
 		n.Params, n.Attempts = params, 0
 	case old.clerkParams().Withdraw != "":

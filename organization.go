@@ -148,7 +148,7 @@ func (s *Service) memberVerdict(ctx context.Context, p *pass, a *attempt, u *Use
 	if err != nil {
 		return s.callFailed(ctx, p, a, call{op: "find memberships", organization: true}, err)
 	}
-	if m != nil && a.params.Organization.AddExisting && a.mayHaveInvitation && !m.isOlder(a.row) {
+	if m != nil && a.params.Organization.AddExisting && a.claim.hadInvitation && !m.isOlder(a.row) {
 		a.maybeAdded = u // by an earlier attempt
 	}
 	v := userVerdict(u, nil, s.now())
@@ -342,7 +342,7 @@ func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 			a.verdict.withdraw, a.verdict.leftOver = false, false // until Clerk says whether there is a membership
 			return
 		case u != nil:
-			if v = userVerdict(u, nil, s.now()); v.kind != isLinked && a.mayHaveInvitation && !m.isOlder(a.row) {
+			if v = userVerdict(u, nil, s.now()); v.kind != isLinked && a.claim.hadInvitation && !m.isOlder(a.row) {
 				a.maybeAdded = u // by that try, and barred since
 			}
 		}

@@ -183,6 +183,11 @@ func withoutRetry(m Member) Member {
 	return m
 }
 
+// mayHaveInvitation reports whether Clerk may have an invitation that a row without a current claim does not refer to, or a
+// membership that an attempt has added. The flag is a past ClaimedUntil. Without any attempt, that is only the rest of an
+// interrupted Purge's claim.
+func (m Member) mayHaveInvitation() bool { return m.ClaimedUntil != nil && m.Attempts > 0 }
+
 // The functions below return Change.New for a row.
 
 // asReleased releases the claim.
@@ -194,11 +199,6 @@ func asReleased(m Member, due time.Time, mayHaveInvitation bool) *Member {
 	}
 	return &m
 }
-
-// mayHaveInvitation reports whether Clerk may have an invitation that a row without a current claim does not refer to, or a
-// membership that an attempt has added. The flag is a past ClaimedUntil. Without any attempt, that is only the rest of an
-// interrupted Purge's claim.
-func (m Member) mayHaveInvitation() bool { return m.ClaimedUntil != nil && m.Attempts > 0 }
 
 // asSettled completes the send in the given state.
 func asSettled(m Member, to Status, now time.Time) *Member {

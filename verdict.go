@@ -33,7 +33,7 @@ type verdictKind int
 const (
 	undecided verdictKind = iota
 
-	// The row is settled.
+	// The send is completed.
 	isInvited       // pending on the invitation
 	isLinked        // active as the user
 	isRefused       // failed; a pending member keeps its older invitation
@@ -114,7 +114,7 @@ func (v *verdict) outcome() Outcome {
 // attempt counts, so that the next one looks for it first.
 func (a *attempt) changedRow(now time.Time) *Member {
 	m, v := *a.row, &a.verdict
-	mayHaveInvitation := a.mayHaveInvitation || a.bulkRejected || a.maybeAdded != nil
+	mayHaveInvitation := a.claim.hadInvitation || a.bulkRejected || a.maybeAdded != nil
 	if v.uncounted && !a.bulkRejected {
 		m.Attempts--
 	}
@@ -155,8 +155,8 @@ func (a *attempt) changedRow(now time.Time) *Member {
 			m = withRetry(m) // the attempt counts, but not for usedItsOnlyTry
 		}
 		dueAt := v.dueAt
-		if a.wasDueAt.After(dueAt) { // an early attempt must not make the row due earlier
-			dueAt = a.wasDueAt
+		if a.claim.wasDueAt.After(dueAt) { // an early attempt must not make the row due earlier
+			dueAt = a.claim.wasDueAt
 		}
 		return asReleased(m, dueAt, mayHaveInvitation)
 	default: // undecided, isUncertain: write does not write these
@@ -306,11 +306,11 @@ func reasonOf(err error) string {
 	return cmp.Or(codeOf(err), ReasonUnavailable)
 }
 
-// maxRejections is the first attempt at which a rejection that concerns only this row can end it, if the previous
+// firstFinalAttempt is the first attempt at which a rejection that concerns only this row can end it, if the previous
 // attempt was rejected for the same reason. Earlier rejections may be the mistake of a firewall, for example
 // while its rules are being changed. So may rejections in quick succession: an early attempt, such as after a second
 // click on a button, does not end the row.
-const maxRejections = 3
+const firstFinalAttempt = 3
 
 // classify decides what a failed call can have done to the row's invitation, and whether it
 // means that Clerk refuses this person. For organizations see refusedByOrganization in organization.go.
@@ -339,7 +339,7 @@ func classify(row *Member, c call, err error) Outcome {
 	default:
 	}
 	// A row that is always rejected would use up other members' requests.
-	again := row.Attempts >= maxRejections && row.Reason == clip(reasonOf(err))
+	again := row.Attempts >= firstFinalAttempt && row.Reason == clip(reasonOf(err))
 	if ownFault && again && !c.early && !c.several {
 		return OutcomeRefused
 	}
@@ -352,7 +352,7 @@ func stops(c call, err error) bool {
 	switch failureOf(err, "") {
 	case foreignError, noConnection, instanceRejected:
 		return true
-	case rateLimited, invalidRequest, parameterRejected, busy:
+	case invalidRequest, parameterRejected, busy:
 		return false
 	default:
 		return c.several
