@@ -425,8 +425,9 @@ func TestCountFailures(t *testing.T) {
 		}
 		return list
 	}
-	again := group(isUncertain)
+	again, unread := group(isUncertain), group(isPostponed)
 	again[0].row.Attempts = 2
+	unread[0].verdict.err = &APIError{StatusCode: 502}
 	for name, c := range map[string]struct {
 		group []*attempt
 		want  int
@@ -437,6 +438,8 @@ func TestCountFailures(t *testing.T) {
 		"a success":                      {group(isInvited), 0},
 		"a refusal":                      {group(isRefused), 0},
 		"a member that failed before":    {again, 2},
+		"a look-up that failed":          {unread, 2},
+		"a rate limit":                   {group(isLimited), 2},
 		"a request that decided nothing": {group(undecided, undecided), 2},
 	} {
 		p := &pass{failures: 2}

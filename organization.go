@@ -275,12 +275,17 @@ func (s *Service) undoAdding(ctx context.Context, a *attempt) {
 	v.withdraw, v.leftOver = false, false
 	if v.kind == isRefused {
 		v.kind, v.dueAt = isPostponed, s.now().Add(s.backoff(a.row.Attempts))
-		v.op, v.err = "remove member", err
-		var clerkErr *ClerkInvitationError
-		if errors.As(err, &clerkErr) {
-			v.err = clerkErr.Err // report wraps it again
-		}
+		v.op, v.err = "remove member", unwrapped(err)
 	}
+}
+
+// unwrapped returns the error in a *ClerkInvitationError, because the verdict's report wraps it again.
+func unwrapped(err error) error {
+	var clerkErr *ClerkInvitationError
+	if errors.As(err, &clerkErr) {
+		return clerkErr.Err
+	}
+	return err
 }
 
 // removeAdded ends the membership of maybeAdded, unless it is needed: see removeUnneeded. It returns and logs why that
@@ -374,7 +379,7 @@ func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, 
 	accepted, err := s.revokeOlder(ctx, a, found)
 	switch {
 	case err != nil: // a 404 may only mean that Clerk does not show the older invitation yet
-		return s.callFailed(ctx, p, a, call{op: "revoke invitation", organization: !saysNotFound(err)}, err), nil
+		return s.callFailed(ctx, p, a, call{op: "revoke invitation", organization: !saysNotFound(err)}, unwrapped(err)), nil
 	case accepted: // perhaps since the pass looked for users; a person who has left or used another address is invited again
 		v, _ = s.findAgain(ctx, p, a)
 	}

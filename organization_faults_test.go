@@ -476,6 +476,22 @@ func TestOrganization_BarredMembershipNotEnded(t *testing.T) {
 	require.Equal(t, http.StatusInternalServerError, api.StatusCode)
 }
 
+// A resend cannot revoke the older invitation.
+func TestOrganization_ResendCannotRevoke(t *testing.T) {
+	t.Parallel()
+	eachOrganization(t, func(t *testing.T, b *testkit.Rig) {
+		m := b.MustInvite(t, "ada@example.com")
+		b.Clock.Advance(time.Hour)
+		b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallOrganizationRevoke, Kind: clerkinvitetest.JSON500, Times: -1})
+		_, err := b.Resend(t.Context(), m.Ref())
+		var clerkErr *clerkinvite.ClerkInvitationError
+		require.ErrorAs(t, err, &clerkErr)
+		require.True(t, clerkErr.Queued())
+		require.Equal(t, "revoke invitation", clerkErr.Op)
+		require.NotErrorAs(t, clerkErr.Err, new(*clerkinvite.ClerkInvitationError), "wrapped once")
+	})
+}
+
 // A banned user was a member of the organization before, and no attempt got as far as adding the user.
 func TestOrganization_BarredMemberOfOthersStays(t *testing.T) {
 	t.Parallel()

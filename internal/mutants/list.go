@@ -303,6 +303,9 @@ var mutants = []mutant{
 	{name: "a membership ends that another tenant needs", test: "TestOrganization_WithdrawKeepsAMembershipOfOthers/Revoke/another_tenant_needs_it", edits: []edit{
 		{"organization.go", "	err = s.removeUnneeded(ctx, row, u, p)\n	if errors.Is(err, ErrLastAdmin) { // the user", "	err = s.removeMember(ctx, row.organization(), u.ID)\n	if errors.Is(err, ErrLastAdmin) { // the user"},
 	}},
+	{name: "a failed look-up ends the count of failures in a row", test: "TestCountFailures", edits: []edit{
+		{"deliver_create.go", "(*attempt).isAnswered):", "func(a *attempt) bool { return a.verdict.kind != undecided }):"},
+	}},
 	{name: "a membership ends by which the member has just become active", test: "TestOrganization_AddedMembershipStays", edits: []edit{
 		{"organization.go", "other.ID != row.ID || other.Version != row.Version", "other.ID != row.ID"},
 	}},
