@@ -397,8 +397,9 @@ func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvita
 	return false
 }
 
-// create creates one invitation. Clerk rejects a second invitation for an address unless ignoreExisting is set.
-// That protects against a late duplicate of this request, so ignoreExisting needs a proof: see needsIgnoreExisting and mayIgnoreExisting.
+// create creates one invitation. Clerk rejects a second invitation for an address unless ignoreExisting is set. That
+// protects against a late duplicate of this request, so ignoreExisting needs a proof: see needsIgnoreExisting and
+// mayIgnoreExisting.
 func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExisting bool) createResult {
 	e := endpointsOf(a.organization())
 	done, err := s.startCreate(ctx, p, e, e.create, a.row.Bulk)
@@ -421,9 +422,9 @@ func (s *Service) create(ctx context.Context, p *pass, a *attempt, ignoreExistin
 	return createResult{invitation: inv, sent: true}
 }
 
-// startCreate lets a create of the pass start. The caller must call done once it has noted the
-// response. The error is errLeaseEnds if no request may start any more, a 429 while there is a
-// limit or the share of imports is used up, or the store's. With fromShare, a create of a background pass counts against that share.
+// startCreate lets a create of the pass start. The caller must call done once it has noted the response. The error is
+// errLeaseEnds if no request may start any more, a 429 while there is a limit or the share of imports is used up, or the
+// store's. With fromShare, a create of a background pass counts against that share.
 func (s *Service) startCreate(ctx context.Context, p *pass, e *endpoints, endpoint string, fromShare bool) (done func(sent bool), err error) {
 	if p.background {
 		err = s.loadLimits(ctx, endpoint) // another process's Invite may have hit one since the pass began
@@ -553,8 +554,9 @@ func (s *Service) decideBulk(ctx context.Context, p *pass, group []*attempt, cre
 	}
 }
 
-// splitRejected prepares a group for other requests after Clerk has rejected its bulk request. Attempts whose addresses Clerk names need a request each; if it names none, all do. What
-// the request did is unknown, but Clerk would reject a duplicate.
+// splitRejected prepares a group for other requests after Clerk has rejected its bulk request. Attempts whose addresses
+// Clerk names need a request each; if it names none, all do. What the request did is unknown, but Clerk would reject a
+// duplicate.
 func splitRejected(group []*attempt, err error) {
 	var api *APIError
 	errors.As(err, &api)

@@ -277,7 +277,7 @@ func (s *Service) undo(ctx context.Context, a *attempt, row *Member, rows []*Mem
 	switch {
 	case a.verdict.kind == isInvited:
 		id := a.verdict.invitation.ID
-		if !a.verdict.adopted && !slices.ContainsFunc(rows, func(row *Member) bool { return row.InvitationID == id }) {
+		if !a.verdict.adopted && !slices.ContainsFunc(rows, func(m *Member) bool { return m.InvitationID == id }) {
 			s.tryRevokeLeftOver(ctx, RevokeRequest{id, a.organization()})
 		}
 	case row == nil, !row.needsMembership(a.organization()):

@@ -509,8 +509,8 @@ func takenOver(old, want *Member) *Member {
 	case !old.mayHaveInvitation():
 		n.Params, n.Attempts = params, 0
 	case old.clerkParams().Withdraw != "":
-		// Because of usedItsOnlyTry, the new attempt sends nothing: see decideAbandoned. After a withdrawal, the next round
-		// of invite starts another.
+		// Without the retry, usedItsOnlyTry is true, so the new attempt sends nothing: see decideAbandoned. After a
+		// withdrawal, the next round of invite starts another.
 		n = withoutRetry(n)
 	default:
 		return nil

@@ -241,7 +241,7 @@ var mutants = []mutant{
 
 	// Left-over invitations, and no others, are revoked.
 	{name: "the winner's invitation is revoked", test: "TestTheLibraryFollowsTheModel", pkg: "./internal/model/protocol", edits: []edit{
-		{"deliver_settle.go", "!a.verdict.adopted && !slices.ContainsFunc(rows, func(row *Member) bool { return row.InvitationID == id })", "!a.verdict.adopted"},
+		{"deliver_settle.go", "!a.verdict.adopted && !slices.ContainsFunc(rows, func(m *Member) bool { return m.InvitationID == id })", "!a.verdict.adopted"},
 	}},
 	{name: "a left-over invitation stays open", test: "TestWithdrawDuringDelivery", edits: []edit{
 		{"deliver_settle.go", "if !a.verdict.adopted && !slices", "if a.verdict.adopted && !slices"},
