@@ -49,7 +49,7 @@ type attempt struct {
 	olderRevoked bool  // the invitation that the row still refers to is no longer open, and was not accepted
 }
 
-// isRetry reports whether there was an earlier attempt at the same send.
+// isRetry reports whether there was an earlier attempt: see Member.Attempts.
 func (a *attempt) isRetry() bool { return a.row.Attempts > 1 }
 
 // hasEarlierSends reports whether the member was invited before, so that Clerk may have invitations of earlier sends.
@@ -78,7 +78,7 @@ func (a *attempt) usedItsOnlyTry() bool {
 // delivery is what one attempt did for one member.
 type delivery struct {
 	Result
-	kind verdictKind // undecided if the verdict was not applied
+	kind verdictKind // the verdict's; undecided if another caller has decided
 	stop bool        // the error ends the pass: it concerns the whole instance, or the store
 }
 
@@ -425,7 +425,9 @@ func (a *attempt) mayLeaveOver(k verdictKind) bool {
 	switch k {
 	case isInvited: // the send's only one: see look and create
 		return a.hasEarlierSends() && !a.olderRevoked
-	case isExpired, isRevoked, isSecondAddress: // an earlier try's invitation has ended, or leftOver is set already
+	case isExpired, isRevoked: // the earlier try's invitation, which has ended
+		return a.hasEarlierSends()
+	case isSecondAddress: // decideSecondAddress keeps the leftOver of the verdict before
 		return a.hasEarlierSends()
 	case isLinked, isRefused, isAbandoned:
 		return a.hasEarlierSends() || a.hasEarlierTries()

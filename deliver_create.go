@@ -298,8 +298,10 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 // createUnlessTaken creates an invitation. If Clerk rejects it because the address is taken, it looks again before it
 // creates one with ignore_existing.
 func (s *Service) createUnlessTaken(ctx context.Context, p *pass, a *attempt) (v verdict, limit *metLimit) {
-	created := createResult{sent: true, err: a.rejection} // of the bulk request, if that named the address
-	if a.rejection == nil {
+	var created createResult
+	if a.rejection != nil {
+		created = createResult{sent: true, err: a.rejection} // the bulk request was the create
+	} else {
 		created = s.create(ctx, p, a, false)
 	}
 	if failureOf(created.err, a.row.Email) == addressTaken {

@@ -66,8 +66,8 @@ func (s *Service) revokeLeftOversOf(ctx context.Context, a *attempt) {
 	}
 }
 
-// openOrUnlisted returns the pending invitations of a list without revoked ones, and the previous
-// invitation if it is not in the list. Clerk's list may lag, so a missing invitation may be open.
+// openOrUnlisted returns the pending invitations of a list, and the previous invitation if the list does not have it. That
+// one may be open, because Clerk's list may lag, or be revoked already.
 func openOrUnlisted(list []Invitation, previous string) []Invitation {
 	listed := slices.ContainsFunc(list, func(inv Invitation) bool { return inv.ID == previous })
 	list = slices.DeleteFunc(list, func(inv Invitation) bool { return inv.Status != InvitationPending })

@@ -165,9 +165,8 @@ func (s *Service) settleWritten(ctx context.Context, a *attempt, wanted *Member,
 	return r.Err
 }
 
-// settleUnwritten settles an attempt whose verdict could not be written. all is true if the whole
-// statement failed, such as while the database is down, and false if only this row did, such as by
-// an error of OnChange. The claim ends by itself, and the next attempt finds Clerk's response again.
+// settleUnwritten settles an attempt whose verdict could not be written. The claim ends by itself, and the next attempt
+// decides again. all is true if the whole statement failed, such as while the database is down; then the pass ends.
 func (s *Service) settleUnwritten(ctx context.Context, a *attempt, err error, all bool) {
 	s.log.ErrorContext(ctx, "result not saved; will be looked up again", "member", *a.row, "cause", logError(err))
 	if a.verdict.keepsWaiting() { // keep Clerk's error, which isDelayed needs
@@ -211,11 +210,11 @@ func (s *Service) settleResolved(ctx context.Context, a *attempt, rows []*Member
 	}
 	row := rows[own]
 	mayJoin := row.Status.Waits() && row.organization() == a.organization()
-	switch {
-	case mayJoin && row.Due(): // in any send, because the user has verified the address
+	if mayJoin && row.Due() { // in any send, because the user has verified the address
 		a.row = row
 		return
-	case !mayJoin && !row.needsMembership(a.organization()):
+	}
+	if !mayJoin && !row.needsMembership(a.organization()) {
 		_ = s.removeAdded(ctx, a) // the row no longer needs what the attempt may have added
 	}
 	a.delivery = &delivery{Result: Result{Member: row}}

@@ -191,7 +191,8 @@ type InviteParams struct {
 //   - the context's and the store's error, unchanged.
 //
 // If the context ends while the invitation is being created, Invite waits up to five more seconds for
-// Clerk's response. If the database or Clerk hangs, the call can take another half of Config.Lease.
+// Clerk's response. If the database or Clerk hangs, the call can take another half of Config.Lease, or
+// some seconds if that is longer.
 //
 // Invite is safe for concurrent use, in several processes too, and safe to retry.
 func (s *Service) Invite(ctx context.Context, p InviteParams) (_ *Member, err error) {
@@ -252,14 +253,12 @@ func (s *Service) inviteOnce(ctx context.Context, want *Member) (r Result, again
 		return Result{Err: err}, false
 	case row == nil: // purged
 		return Result{}, true
-	}
-	done := delivery{Result: Result{Member: row}}
-	switch {
-	case p.owns(row):
-		done = s.deliverNow(ctx, p, row)
-	case row.Due():
+	case row.Due() && !p.owns(row):
 		return Result{Member: row}, true // the next round takes it over, unless another attempt owns it
-	default: // another caller has delivered or ended it
+	}
+	done := delivery{Result: Result{Member: row}} // as another caller has delivered or ended it
+	if p.owns(row) {
+		done = s.deliverNow(ctx, p, row)
 	}
 	switch {
 	case done.Err != nil:
@@ -509,8 +508,8 @@ func takenOver(old, want *Member) *Member {
 	case !old.mayHaveInvitation():
 		n.Params, n.Attempts = params, 0
 	case old.clerkParams().Withdraw != "":
-		// Without the retry, usedItsOnlyTry is true, so the new attempt sends nothing: see decideAbandoned. After a
-		// withdrawal, the next round of invite starts another.
+		// This makes usedItsOnlyTry true, so the new attempt sends nothing and withdraws the send: see decideAbandoned. The
+		// next round of invite starts another send.
 		n = withoutRetry(n)
 	default:
 		return nil

@@ -119,7 +119,7 @@ type limits struct {
 
 // limit is the limit of one endpoint. Until the time until, requests are rejected. After that, the first request is
 // a probe, and the others wait for its result. Another 429 begins a new limit. Any other result of a completed probe (see
-// endProbe), even an error, sets until to zero, and all requests are allowed.
+// endProbe), even an error, sets until to zero. Then all requests are allowed, except background creates until padded.
 type limit struct {
 	until  time.Time     // as Clerk said
 	padded time.Time     // with the margin, for background passes

@@ -54,7 +54,7 @@ var transitions = map[Status][]Status{
 
 // Reasons that this library sets. Other values of Member.Reason are Clerk's error codes. If the new invitation of a Resend
 // is refused or withdrawn, the member has the same reason but is not failed: it stays pending with the older invitation or,
-// in an organization that has lost it, becomes revoked.
+// in an organization that has lost it, becomes revoked. A member that still waits has the reason of its last attempt.
 const (
 	ReasonUserBanned        = "user_banned"        // failed: the Clerk user with this address is banned
 	ReasonUserDeprovisioned = "user_deprovisioned" // failed: the Clerk user with this address is deprovisioned
@@ -184,8 +184,8 @@ func withoutRetry(m Member) Member {
 }
 
 // mayHaveInvitation reports whether Clerk may have an invitation that a row without a current claim does not refer to, or a
-// membership that an attempt has added. The flag is a past ClaimedUntil. Without any attempt, that is only the rest of an
-// interrupted Purge's claim.
+// membership that an attempt has added. ClaimedUntil is the flag, because the caller knows that the claim is over. Without any
+// attempt, it is only what an interrupted Purge has left.
 func (m Member) mayHaveInvitation() bool { return m.ClaimedUntil != nil && m.Attempts > 0 }
 
 // The functions below return Change.New for a row.

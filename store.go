@@ -53,7 +53,7 @@ type Member struct {
 	Send     int    `json:"send"`             // number of the requested invitation; 1 is the first
 	Sent     int    `json:"sent"`             // number of the last invitation that was completed; see Due
 	Bulk     bool   `json:"bulk"`             // Send was requested by InviteMany or ReserveMany; see DueQuery
-	Attempts int    `json:"attempts"`         // attempts to deliver Send, including the current one
+	Attempts int    `json:"attempts"`         // attempts to deliver Send with these Params, including the current one; a rate limit takes its attempt back
 	Reason   string `json:"reason,omitempty"` // why the member is in its state, for people: a code from Clerk or one of the Reason constants
 	Version  int64  `json:"version"`          // increases by one with every change; compare-and-swap compares it
 

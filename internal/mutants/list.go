@@ -253,7 +253,7 @@ var mutants = []mutant{
 		{"deliver.go", "return a.hasEarlierSends() && !a.olderRevoked\n", "return a.hasEarlierSends() && a.olderRevoked\n"},
 	}},
 	{name: "a resend whose invitation was revoked leaves the older one open", test: "TestPromise4_ResendRevokedAtClerk", edits: []edit{
-		{"deliver.go", "		return a.hasEarlierSends()\n", "		return a.hasEarlierSends() && a.olderRevoked\n"},
+		{"deliver.go", "which has ended\n		return a.hasEarlierSends()\n", "which has ended\n		return a.hasEarlierSends() && a.olderRevoked\n"},
 	}},
 	{name: "a resend that links leaves the older invitation open", test: "TestResend_RevokesTheOlderInvitationOfAUser", edits: []edit{
 		{"deliver.go", "return a.hasEarlierSends() || a.hasEarlierTries()", "return a.hasEarlierTries()"},
@@ -391,10 +391,10 @@ var mutants = []mutant{
 		{"deliver_settle.go", "	provisional := filter(open, (*attempt).isProvisional)\n	s.write(ctx, l, filter(open, func(a *attempt) bool { return !a.isProvisional() })) // first, because confirm may hang\n", "	provisional := open\n"},
 	}},
 	{name: "a user with two addresses whom a revoked attempt has added stays", test: "TestOrganization_RevokedWhileAdding", edits: []edit{
-		{"deliver_settle.go", "	case !mayJoin && !row.needsMembership(a.organization()):\n", "	case !mayJoin && row.ID == \"\":\n"},
+		{"deliver_settle.go", "	if !mayJoin && !row.needsMembership(a.organization()) {\n		_ = s.removeAdded(ctx, a) //", "	if false {\n		_ = s.removeAdded(ctx, a) //"},
 	}},
 	{name: "a member is active in another organization than the attempt's", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
-		{"deliver_settle.go", "	case mayJoin && row.Due():", "	case row.Due():"},
+		{"deliver_settle.go", "	if mayJoin && row.Due() {", "	if row.Due() {"},
 	}},
 	{name: "a user stays in the organization although the member was invited into another", test: "TestPromise5_OrganizationChangedDuringTheAttempt", edits: []edit{
 		{"organization.go", "return o != nil && o.ID == organization && (m.Status", "return o != nil && (m.Status"},
