@@ -78,7 +78,7 @@ func (a *attempt) usedItsOnlyTry() bool {
 // delivery is what one attempt did for one member.
 type delivery struct {
 	Result
-	kind verdictKind // the verdict's; undecided if another caller has decided
+	kind verdictKind // the verdict's; undecided if another caller has decided, or the verdict could not be written
 	stop bool        // the error ends the pass: it concerns the whole instance, or the store
 }
 

@@ -200,7 +200,7 @@ func (s *Service) createGroup(ctx context.Context, p *pass, q *queue, stop bool)
 // giveBack decides for the attempts that are still in the queue. They wait for a limit, or the pass did not reach them.
 func (s *Service) giveBack(ctx context.Context, p *pass, q *queue) {
 	for _, a := range slices.Concat(q.batchable, q.single) {
-		// All attempts that wait for a limit become due at the same time, so that tenants take fair turns then.
+		// All attempts that wait for the same limit become due at the same time, so that tenants take fair turns then.
 		if limit := q.blockedBy(a); limit != nil && !a.mayEndWithoutCreate() && !canceled(ctx) {
 			a.decide(s.limited("create invitation", limit))
 		} else {
@@ -278,7 +278,8 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 		}
 	}
 	var found foundInvitations
-	// After a rejected bulk request, the create itself shows whether to look: see createUnlessTaken.
+	// After a rejected bulk request, the create itself shows whether to look (see createUnlessTaken), unless the organization is
+	// known to be full, because then there is no create.
 	if a.isRetry() || a.hasEarlierSends() || a.mayHoldSeat(p.refusing[a.organization()]) {
 		if v, found = s.look(ctx, p, a, a.hasEarlierTries()); v.kind != undecided {
 			return v, nil
@@ -318,7 +319,7 @@ func (s *Service) createUnlessTaken(ctx context.Context, p *pass, a *attempt) (v
 	return s.createVerdict(ctx, p, a, created)
 }
 
-// mayHoldSeat reports whether the attempt's invitation may have a seat of an organization that is full by err: Clerk may
+// mayHoldSeat reports whether the attempt's invitation may have a seat of an organization that is full, as err says: Clerk may
 // have created it with the bulk request that it rejected.
 func (a *attempt) mayHoldSeat(err error) bool { return a.bulkRejected && saysFull(err) }
 

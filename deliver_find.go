@@ -358,8 +358,7 @@ func (a *attempt) replaces(inv *Invitation, m mark) bool {
 }
 
 // mayBeOwn reports whether the attempt's send may have created a pending invitation that does not have
-// its marker. Clerk may not show the metadata of an invitation if the create's response was lost. The
-// creation time is the only evidence against it.
+// its marker, because Clerk does not show its metadata. The creation time is the only evidence against it.
 func (a *attempt) mayBeOwn(inv *Invitation) bool {
 	if inv.showsMetadata() || inv.ID == a.row.InvitationID {
 		return false

@@ -256,9 +256,11 @@ func (s *Service) inviteOnce(ctx context.Context, want *Member) (r Result, again
 	case row.Due() && !p.owns(row):
 		return Result{Member: row}, true // the next round takes it over, unless another attempt owns it
 	}
-	done := delivery{Result: Result{Member: row}} // as another caller has delivered or ended it
+	var done delivery
 	if p.owns(row) {
 		done = s.deliverNow(ctx, p, row)
+	} else {
+		done.Member = row // another caller has delivered or ended it
 	}
 	switch {
 	case done.Err != nil:

@@ -555,7 +555,8 @@ func (s *Service) changeTime(ctx context.Context, name string, next func(stored 
 	known := s.limits.lastSwapped(name)
 	for {
 		want := next(known)
-		stored, err := s.swapTime(ctx, name, known, want) // only reads if want is known
+		stored, err := s.swapTime(ctx, name, known, want) // only reads if want equals known
+		// stored may be what next wants without a write.
 		if err != nil || stored.Equal(want) || next(stored).Equal(stored) {
 			return stored, err
 		}

@@ -164,7 +164,7 @@ func (a *attempt) changedRow(now time.Time) *Member {
 	}
 }
 
-// report returns the delivery after v was written and the row is m.
+// report returns the delivery of v. m is the row after it.
 func (v *verdict) report(m *Member) *delivery {
 	d := &delivery{Result{Member: m}, v.kind, v.stop}
 	switch v.kind {
@@ -378,8 +378,8 @@ const (
 	rejected                  // another 4xx, with or without a known code
 )
 
-// failureOf returns the kind of a failure. email is the address that the call was about, or "" for
-// several: then an error that names an address is not personRejected.
+// failureOf returns the kind of a failure. email is the address that the call was about. If it is "", an error that
+// names an address is not personRejected.
 func failureOf(err error, email string) failure {
 	var invalid *InvalidParamsError
 	var api *APIError
