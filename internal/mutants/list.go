@@ -230,7 +230,7 @@ var mutants = []mutant{
 		{"deliver_create.go", "codeIdentifierExists && !a.early", "codeIdentifierExists"},
 	}},
 	{name: "a caller's own member is a duplicate, if another attempt delivers it", test: "TestInvite_OvertakenAfterASlowInsert", edits: []edit{
-		{"invite.go", "		return overtaken(dup.Member)\n", "		return nil, err\n"},
+		{"invite.go", "		return overtaken(dup.Member)\n", "		return nil, r.Err\n"},
 	}},
 	{name: "a claim from the future blocks a member", test: "TestInvite_ClaimFromAClockThatWasAhead", edits: []edit{
 		{"lease.go", "		!m.UpdatedAt.After(now.Add(clockTolerance))\n", "		true\n"},
