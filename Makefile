@@ -26,8 +26,8 @@ help: ## list the targets
 # processor time.
 GOTEST := GOGC=$${GOGC:-400} go run ./internal/gotest
 
-# The library and its attacks. Examples show nothing more with the race detector, and linking them takes long.
-LIBRARY := . ./clerkapi/... ./clerkinvitetest/... ./internal/... ./storetest/...
+# The library and its attacks, the longest first. Examples and documents show nothing more with the race detector.
+LIBRARY = . ./internal/attacks ./internal/model/... $(shell go list ./... | grep -v -e /examples/ -e /doccheck)
 
 .PHONY: test
 test: ## test the library, with the race detector and its own PostgreSQL: two to three minutes on two cores
