@@ -27,7 +27,7 @@ help: ## list the targets
 GOTEST := GOGC=$${GOGC:-400} go run ./internal/gotest
 
 # The library and its attacks, the longest first. Examples, documents and costs show nothing more with the race detector.
-LIBRARY = . ./internal/attacks ./internal/model/... $(shell go list ./... | grep -v -e /examples/ -e /doccheck -e /cost)
+LIBRARY = $(shell go list . ./internal/attacks ./internal/model/... ./... | grep -v -e /examples/ -e '/doccheck$$' -e '/cost$$')
 
 .PHONY: test
 test: ## test the library, with the race detector and its own PostgreSQL: two to three minutes on two cores

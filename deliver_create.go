@@ -226,16 +226,6 @@ func (a *attempt) unexplained() bool {
 	return a.verdict.kind == isUncertain || a.verdict.kind == isPostponed && failureOf(a.verdict.err, "") == rejected
 }
 
-// isAnswered reports whether Clerk's responses have decided the attempt's send.
-func (a *attempt) isAnswered() bool {
-	switch a.verdict.kind {
-	case isInvited, isLinked, isRefused, isExpired, isRevoked, isSecondAddress:
-		return true
-	default:
-		return false
-	}
-}
-
 // countFailures counts the requests in a row that had an unexplained failure. After too many, the last one ends
 // the pass. Only failures of first attempts count, because a member whose attempts always fail says nothing about the
 // others.
@@ -244,7 +234,7 @@ func (p *pass) countFailures(group []*attempt) {
 	switch {
 	case slices.ContainsFunc(failed, func(a *attempt) bool { return !a.isRetry() }):
 		p.failures++
-	case len(failed) == 0 && slices.ContainsFunc(group, (*attempt).isAnswered):
+	case len(failed) == 0 && slices.ContainsFunc(group, func(a *attempt) bool { return a.verdict.kind.completes() }):
 		p.failures = 0
 	default: // only retries or look-ups failed, or nothing was decided
 	}

@@ -49,14 +49,19 @@ const (
 	isReleased  // not attempted because the pass ended: due immediately, or later if the attempt was early
 )
 
-// keepsWaiting reports whether the row keeps waiting for delivery, so that its send is not completed.
-func (v *verdict) keepsWaiting() bool {
-	switch v.kind {
-	case isUncertain, isPostponed, isLimited, isReleased:
-		return !v.withdraw
+// completes reports whether a verdict of kind k completes the send.
+func (k verdictKind) completes() bool {
+	switch k {
+	case isInvited, isLinked, isRefused, isExpired, isRevoked, isSecondAddress, isAbandoned:
+		return true
 	default:
 		return false
 	}
+}
+
+// keepsWaiting reports whether the row keeps waiting for delivery.
+func (v *verdict) keepsWaiting() bool {
+	return v.kind != undecided && !v.kind.completes() && !v.withdraw
 }
 
 // withdrawal says when an invitation is withdrawn instead of being tried again. It is stored in the

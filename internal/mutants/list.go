@@ -304,7 +304,7 @@ var mutants = []mutant{
 		{"organization.go", "	err = s.removeUnneeded(ctx, row, u, p)\n	if errors.Is(err, ErrLastAdmin) { // the user", "	err = s.removeMember(ctx, row.organization(), u.ID)\n	if errors.Is(err, ErrLastAdmin) { // the user"},
 	}},
 	{name: "a failed look-up ends the count of failures in a row", test: "TestCountFailures", edits: []edit{
-		{"deliver_create.go", "(*attempt).isAnswered):", "func(a *attempt) bool { return a.verdict.kind != undecided }):"},
+		{"deliver_create.go", "func(a *attempt) bool { return a.verdict.kind.completes() }):", "func(a *attempt) bool { return a.verdict.kind != undecided }):"},
 	}},
 	{name: "a membership ends by which the member has just become active", test: "TestOrganization_AddedMembershipStays", edits: []edit{
 		{"organization.go", "other.ID != row.ID || other.Version != row.Version", "other.ID != row.ID"},

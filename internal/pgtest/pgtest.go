@@ -10,8 +10,9 @@
 //	}
 //
 // The first New of a test binary starts one server for all of its tests: a private cluster in memory, which Main removes. That
-// takes about half a second. Every database takes about ten milliseconds, so tests need not share one. Tests get a database and
-// not a schema, because advisory locks, statistics and the names of types are per database.
+// takes about half a second, and a database about ten milliseconds. A test has a database to itself, because advisory locks,
+// statistics and the names of types are per database. If many tests need one, later tests can use those of earlier tests: see
+// [Keep].
 //
 // Environment variables:
 //

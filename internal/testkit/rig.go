@@ -78,7 +78,7 @@ func OnBoth(t *testing.T, test func(t *testing.T, fresh func(*testing.T, Options
 	})
 }
 
-// idle are the databases that no test is using.
+// idle are the databases that no test is using. Their pools stay open until the process ends.
 var idle struct {
 	sync.Mutex
 
