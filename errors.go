@@ -211,9 +211,9 @@ type CooldownError struct {
 	Until time.Time
 }
 
-// Error returns the time from which the call can succeed.
+// Error returns the time from which the call can succeed, rounded up to a second.
 func (e *CooldownError) Error() string {
-	return "the last invitation was sent too recently; try again after " + e.Until.UTC().Format(time.RFC3339)
+	return "the last invitation was sent too recently; try again after " + e.Until.UTC().Add(time.Second-1).Format(time.RFC3339)
 }
 
 // HTTPStatus returns 429.

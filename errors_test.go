@@ -53,7 +53,7 @@ func TestHTTPError(t *testing.T) {
 		"API error alone": {&APIError{StatusCode: 401, LongMessage: "The provided Clerk Secret Key is invalid"}, 502, "invitation service unavailable"},
 		"invalid":         {&InvalidParamsError{"Email", "must not be empty"}, 422, "invalid Email: must not be empty"},
 		"transition":      {&TransitionError{StatusActive, StatusPending}, 409, "a member that is active cannot become pending"},
-		"cooldown":        {&CooldownError{time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)}, 429, "the last invitation was sent too recently; try again after 2026-03-01T09:00:00Z"},
+		"cooldown":        {&CooldownError{time.Date(2026, 3, 1, 9, 0, 0, 1000, time.UTC)}, 429, "the last invitation was sent too recently; try again after 2026-03-01T09:00:01Z"},
 		"not found":       {ErrNotFound, 404, "no such member"},
 		"signature":       {fmt.Errorf("%w: too old", ErrBadSignature), 400, "the webhook's signature is not valid"},
 		"conflict":        {ErrConflict, 409, "the member was modified concurrently; reload it and try again"},

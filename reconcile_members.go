@@ -174,6 +174,9 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 		return err
 	}
 	for _, row := range r.active.rows {
+		if !clerkID.MatchString(row.ClerkUserID) {
+			r.s.log.WarnContext(ctx, "member has an invalid Clerk user ID", "member", *row)
+		}
 		// As in lookUpPending, keep at most 1,000 in memory until the key is proven right.
 		if r.noteUser(row) && (r.keyProvenFor(row) || len(r.missing) < reconcilePage) {
 			r.missing = append(r.missing, row)

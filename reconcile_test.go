@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -782,7 +783,8 @@ func TestReconcile_RestoredBackupRevokesNoMember(t *testing.T) {
 // An imported active member has a user ID that no request can contain.
 func TestReconcile_ForeignUserIDDoesNotBlockOthers(t *testing.T) {
 	t.Parallel()
-	b := testkit.NewMemory(t, testkit.Options{})
+	var log testkit.LockedBuffer
+	b := testkit.NewMemory(t, testkit.Options{Configure: func(c *clerkinvite.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }})
 	b.Clerk.AddVerifiedUser("old@example.com")
 	was := b.MustInvite(t, "old@example.com")
 	imported := *was
@@ -803,6 +805,7 @@ func TestReconcile_ForeignUserIDDoesNotBlockOthers(t *testing.T) {
 	old := b.Member(t, "old@example.com")
 	require.Equal(t, clerkinvite.StatusActive, old.Status)
 	require.Equal(t, "legacy|17", old.ClerkUserID)
+	require.Contains(t, log.String(), `msg="member has an invalid Clerk user ID" member.tenant=acme member.member=`+old.ID)
 }
 
 // Clerk does not list a new user yet, and the process pauses for hours between that response and its decision.

@@ -2,6 +2,7 @@ package clerkinvitetest_test
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -33,7 +34,7 @@ func handleInvite(invites inviter) http.HandlerFunc {
 		m, err := invites.Invite(r.Context(), clerkinvite.InviteParams{TenantID: "acme", Email: r.FormValue("email")})
 		if err != nil {
 			if wait, ok := clerkinvite.RetryAfter(err); ok {
-				w.Header().Set("Retry-After", strconv.Itoa(int(wait.Seconds())))
+				w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 			}
 			status, message := clerkinvite.HTTPError(err)
 			http.Error(w, message, status)

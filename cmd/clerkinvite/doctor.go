@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -115,8 +116,10 @@ func (t *tool) doctor(ctx context.Context, d *diagnosis) error {
 		{"organizations", []string{"schema", "key"}, d.organizations},
 		{"agreement", []string{"schema", "key"}, d.agreement},
 	} {
-		result := check{Status: checkSkip, Message: "not checked", Remedy: "fix " + strings.Join(c.needs, " and ") + " first"}
-		if d.passed(c.needs) {
+		var result check
+		if failed := d.failed(c.needs); len(failed) > 0 {
+			result = check{Status: checkSkip, Message: "not checked", Remedy: "fix " + strings.Join(failed, " and ") + " first"}
+		} else {
 			result = c.do(ctx)
 		}
 		if ctx.Err() != nil {
@@ -150,16 +153,14 @@ func (d *diagnosis) text(out io.Writer) {
 	}
 }
 
-// passed reports whether none of the named checks has failed.
-func (d *diagnosis) passed(names []string) bool {
+// failed returns those of the named checks that have failed or were skipped.
+func (d *diagnosis) failed(names []string) (failed []string) {
 	for _, c := range d.checks {
-		for _, name := range names {
-			if c.Name == name && (c.Status == checkFail || c.Status == checkSkip) {
-				return false
-			}
+		if slices.Contains(names, c.Name) && (c.Status == checkFail || c.Status == checkSkip) {
+			failed = append(failed, c.Name)
 		}
 	}
-	return true
+	return failed
 }
 
 func (d *diagnosis) database(ctx context.Context) check {
@@ -503,15 +504,23 @@ func (d *diagnosis) compareInvitations(ctx context.Context, pending []*clerkinvi
 	return known, unknown, nil
 }
 
+// clerkID matches the IDs that Clerk may have. Other code may have written a row with another one.
+var clerkID = regexp.MustCompile(`^[\w-]{1,255}$`)
+
 // compareUsers returns the times of up to 100 active members whose user Clerk knows.
 func (d *diagnosis) compareUsers(ctx context.Context) (known []time.Time, err error) {
 	active, err := d.store.Page(ctx, clerkinvite.PageQuery{Statuses: []clerkinvite.Status{clerkinvite.StatusActive}, Limit: 100})
-	if err != nil || len(active) == 0 {
+	if err != nil {
 		return nil, err
 	}
 	ids := make(map[string]time.Time, len(active))
 	for _, m := range active {
-		ids[m.ClerkUserID] = settled(m)
+		if clerkID.MatchString(m.ClerkUserID) { // FindUsers rejects a list with an impossible ID
+			ids[m.ClerkUserID] = settled(m)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
 	}
 	users, err := d.api.FindUsers(ctx, clerkinvite.UserQuery{IDs: slices.Collect(maps.Keys(ids))})
 	for _, u := range users {

@@ -387,6 +387,20 @@ func TestDoctorDoesNotJudgeTheKeyByAdoptedRows(t *testing.T) {
 	require.Contains(t, w.doctorCheck("agreement").Message, "Clerk knows members invited since "+stamp(m.SettledAt))
 }
 
+// Other code wrote a user ID that no request can contain, and Clerk does not know an adopted invitation.
+func TestDoctorWithAnImpossibleUserID(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.clerk.AddVerifiedUser("bad@example.com")
+	w.clerk.AddVerifiedUser("good@example.com")
+	w.invite("bad@example.com")
+	w.invite("good@example.com")
+	w.exec("UPDATE clerkinvite_member SET clerk_user_id = 'bad id!' WHERE email = 'bad@example.com'")
+	r := w.run("adopt", w.file("tenant,email,clerk_user_id\nacme,old@example.com,pending_inv_unknown\n"))
+	require.Zero(t, r.code, r.stderr)
+	require.Equal(t, checkOK, w.doctorCheck("agreement").Status)
+}
+
 // Clerk shows only people who are newer than the members whose users are missing.
 func TestDoctorReportsMissingMembers(t *testing.T) {
 	t.Parallel()

@@ -123,7 +123,8 @@ func inviteCommand() command {
 		name: "invite", args: "TENANT EMAIL", min: 2, max: 2, summary: "invite one person, or invite a person again",
 		details: `Sends Clerk's invitation, or links a Clerk user who has verified the address. A reserved member is invited without waiting for its
 turn, and a failed, expired, revoked or removed member is invited again. They keep the parameters of their last invitation, except those
-that the flags set. Fails with exit code 4 if the member is pending (use "clerkinvite resend") or active.
+that the flags set. Fails with exit code 4 if the member is pending (use "clerkinvite resend") or active, or while another
+attempt is under way.
 
   clerkinvite invite acme ada@example.com --role admin
   clerkinvite invite acme ada@example.com --organization org_2abc
