@@ -21,9 +21,9 @@ type AdoptParams struct {
 	// pending_orginv_… if Organization is set).
 	ClerkUserID string
 
-	// InvitedAt is when the person was invited or joined. It becomes Member.ReservedAt and determines the
+	// ReservedAt is when the person was invited or joined. It becomes Member.ReservedAt and determines the
 	// order in lists. It must not be before 1970. The zero time, or a time in the future, means now.
-	InvitedAt time.Time
+	ReservedAt time.Time
 }
 
 // Adopt writes rows for people who are already members or already invited, such as the rows of an
@@ -112,9 +112,9 @@ func (s *Service) adopted(a AdoptParams) (*Member, error) {
 		return nil, &InvalidParamsError{"ClerkUserID", "must be a Clerk user's ID (user_…) or pending_ and an invitation's ID (pending_" + prefix + "…)"}
 	}
 	at := now
-	if a.InvitedAt.Before(now) && !a.InvitedAt.IsZero() {
-		if at = a.InvitedAt; at.Unix() < 0 {
-			return nil, &InvalidParamsError{"InvitedAt", "must not be before 1970"}
+	if a.ReservedAt.Before(now) && !a.ReservedAt.IsZero() {
+		if at = a.ReservedAt; at.Unix() < 0 {
+			return nil, &InvalidParamsError{"ReservedAt", "must not be before 1970"}
 		}
 		m.ID = withTime(m.ID, at)
 	}

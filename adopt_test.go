@@ -46,19 +46,19 @@ func TestAdopt(t *testing.T) {
 		list := []clerkinvite.AdoptParams{
 			{InviteParams: clerkinvite.InviteParams{TenantID: "acme", Email: " Ada@Example.com", Role: "admin", InvitedBy: "seed", Data: json.RawMessage(`{"seat":1}`), ExpiresInDays: 7},
 				ClerkUserID: "pending_inv_1"},
-			{InviteParams: testkit.Params("acme", "grace@example.com"), ClerkUserID: "user_1", InvitedAt: now.Add(-40 * day)},
+			{InviteParams: testkit.Params("acme", "grace@example.com"), ClerkUserID: "user_1", ReservedAt: now.Add(-40 * day)},
 			adopted("acme", "not-an-address", "user_2"),
 			adopted("acme", "joan@example.com", "legacy|17"),
 			adopted("acme", "joan@example.com", "pending_orginv_1"),
 			adopted("acme", "joan@example.com", "pending_inv_"),
 			adopted("acme", "joan@example.com", ""),
 			adopted("acme", "joan@example.com", "pending_inv_"+strings.Repeat("x", 255)),
-			{InviteParams: testkit.Params("acme", "joan@example.com"), ClerkUserID: "user_3", InvitedAt: time.Unix(-1, 0)},
+			{InviteParams: testkit.Params("acme", "joan@example.com"), ClerkUserID: "user_3", ReservedAt: time.Unix(-1, 0)},
 			adopted("acme", "ADA@example.com", "pending_inv_1"), // the same again
 			adopted("acme", "ada@example.com", "user_4"),
 			adopted("acme", "joan@example.com", "user_1"),
 			adopted("globex", "joan@example.com", "user_1"),
-			{InviteParams: testkit.Params("acme", "mary@example.com"), ClerkUserID: "user_5", InvitedAt: now.Add(time.Hour)},
+			{InviteParams: testkit.Params("acme", "mary@example.com"), ClerkUserID: "user_5", ReservedAt: now.Add(time.Hour)},
 		}
 		_, err := b.Adopt(clerkinvite.WithActor(t.Context(), "\n"), list)
 		require.ErrorAs(t, err, new(*clerkinvite.InvalidParamsError))
@@ -77,7 +77,7 @@ func TestAdopt(t *testing.T) {
 		require.Equal(t, []any{clerkinvite.StatusActive, "user_1", ""}, []any{grace.Status, grace.ClerkUserID, grace.InvitationID})
 		require.WithinDuration(t, now.Add(-40*day), grace.ReservedAt, time.Second)
 		var invalid *clerkinvite.InvalidParamsError
-		for i, field := range map[int]string{2: "Email", 3: "ClerkUserID", 4: "ClerkUserID", 5: "ClerkUserID", 6: "ClerkUserID", 7: "ClerkUserID", 8: "InvitedAt"} {
+		for i, field := range map[int]string{2: "Email", 3: "ClerkUserID", 4: "ClerkUserID", 5: "ClerkUserID", 6: "ClerkUserID", 7: "ClerkUserID", 8: "ReservedAt"} {
 			require.ErrorAs(t, results[i].Err, &invalid)
 			require.Equal(t, field, invalid.Field, i)
 			require.Nil(t, results[i].Member)

@@ -24,8 +24,8 @@ import (
 type ClerkAPI interface {
 	// FindUsers returns every user who has one of the addresses, verified or not, or one of
 	// the IDs. q has at most 100 values in total. No match is not an error. FindUsers makes
-	// one request for the addresses and one for the IDs, and further requests only if more
-	// than 500 users match.
+	// one request for the addresses and one for the IDs, and more only if they do not fit in
+	// one URL or more than 500 users match.
 	FindUsers(ctx context.Context, q UserQuery) ([]User, error)
 
 	// GetUser returns the user with the ID. If Clerk reports that the user does not exist,

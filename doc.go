@@ -35,8 +35,8 @@
 // that are not Clerk's are returned unchanged (errors.Is and errors.As work).
 //
 // Error() of this package's errors, log/slog, and %v of its values contain no address, link
-// or key. Links and keys are of type [Secret], which never prints. %+v prints all of a value
-// except its secrets.
+// or key, except values that slog gets inside a slice, a map or a struct. Links and signing secrets
+// are of type [Secret], which never prints. %+v prints all of a value except its secrets.
 //
 // # Clerk
 //

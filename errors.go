@@ -29,8 +29,8 @@ const (
 	OutcomeUncertain Outcome = "uncertain"
 )
 
-// DuplicateEmailError is returned if the tenant already has a member with this address.
-// HTTP 409.
+// DuplicateEmailError is returned if the tenant already has a member with this address, or the
+// same person under another address. HTTP 409.
 //
 // [HTTPError]'s text contains the address, for the admin who typed it. Error's text does not.
 type DuplicateEmailError struct {
@@ -40,7 +40,7 @@ type DuplicateEmailError struct {
 
 // Error returns the tenant, and the ID and status of the existing member.
 func (e *DuplicateEmailError) Error() string {
-	text := fmt.Sprintf("tenant %q already has a member with this email", e.Ref.TenantID)
+	text := fmt.Sprintf("tenant %q already has this person as a member", e.Ref.TenantID)
 	if e.Member != nil {
 		text += ": member " + e.Member.ID + " is " + string(e.Member.Status)
 	}
@@ -225,8 +225,8 @@ var (
 	// ErrLastAdmin means that Clerk does not remove the last admin of an organization. Another
 	// member must become an admin first. HTTP 409.
 	ErrLastAdmin error = &statusError{http.StatusConflict, "the organization needs another admin first"}
-	// ErrNoLink means that the member has no working invitation link. HTTP 409.
-	ErrNoLink error = &statusError{http.StatusConflict, "the member has no invitation link"}
+	// ErrNoLink means that Clerk shows no working link of the member's invitation. HTTP 409.
+	ErrNoLink error = &statusError{http.StatusConflict, "no invitation link is available"}
 	// ErrBadSignature means that a webhook has no valid signature, is too old, has a time in the
 	// future, or is from another Clerk instance. HTTP 400.
 	ErrBadSignature error = &statusError{http.StatusBadRequest, "the webhook's signature is not valid"}
@@ -287,7 +287,7 @@ const (
 // RetryAfter returns how long to wait before retrying the call that returned err. It returns
 // false if neither a rate limit, nor Clerk's header Retry-After, nor a cooldown determines
 // the time. For a rate limit it returns the remaining time, or a minute if Clerk did not
-// say how long the limit lasts.
+// say how long the limit lasts. For a cooldown it compares with this machine's clock, not Config.Now.
 //
 // RetryAfter returns at most about an hour for a rate limit, and at most five minutes for other
 // failures. [APIError].RetryAfter is the unmodified header, which can be longer if it comes
@@ -314,7 +314,7 @@ func RetryAfter(err error) (time.Duration, bool) {
 
 // IsUniqueViolation reports whether err is PostgreSQL's unique_violation (SQLSTATE 23505) for
 // one of the named constraints or unique indexes, or for any if none is named. It is for
-// hosts that implement their own Store.
+// hosts that implement their own Store with pgx.
 func IsUniqueViolation(err error, constraints ...string) bool {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) || pg.Code != "23505" {

@@ -31,15 +31,15 @@ var ErrUnconfirmed error = &statusError{http.StatusServiceUnavailable, "Clerk do
 // freshEvent is the age up to which Clerk's API may lag behind an event.
 const freshEvent = 2 * time.Minute
 
-// Event is a Clerk webhook event, reduced to the fields that the library uses. It prints
-// and logs without addresses.
+// Event is a Clerk webhook event, reduced to the fields that the library uses. Only [ParseEvent] and
+// [WebhookVerifier.Verify] set all of them, so to queue an event, store its payload. It prints and logs without addresses.
 type Event struct {
 	ID         string    // svix-id, the same in every retry; empty from ParseEvent
 	Type       string    // EventUserCreated or any other type
 	InstanceID string    // the Clerk instance, ins_…
 	Timestamp  time.Time // when it happened; zero if Clerk did not say
 
-	UserID string // can be empty for user.deleted and organizationInvitation.…
+	UserID string // can be empty
 	User   *User  // the user at the time of the event, for user.created and user.updated; otherwise nil
 
 	OrganizationID string // of organizationInvitation.… and organizationMembership.… events

@@ -491,7 +491,7 @@ func ExampleService_Link() {
 	fmt.Println(err)
 	// Output:
 	// [secret] <nil> true
-	// the member has no invitation link: Clerk does not list the invitation
+	// no invitation link is available: Clerk does not list the invitation
 }
 
 func ExampleService_Revoke() {

@@ -50,7 +50,7 @@ func TestPromise1_SecondInviteIsADuplicate(t *testing.T) {
 			require.ErrorAs(t, err, &dup)
 			_, message := clerkinvite.HTTPError(err)
 			require.Equal(t, "ada@example.com is already invited to this tenant", message)
-			require.Equal(t, `tenant "acme" already has a member with this email: member `+m.ID+" is pending", err.Error())
+			require.Equal(t, `tenant "acme" already has this person as a member: member `+m.ID+" is pending", err.Error())
 			require.Equal(t, m.ID, dup.Member.ID)
 			require.Equal(t, clerkinvite.Ref{TenantID: "acme", Email: "ada@example.com"}, dup.Ref)
 		}

@@ -21,8 +21,8 @@ import (
 
 // Secret is a text that must not be printed: a signing secret, or the link of an invitation.
 // fmt prints "[secret]" with every verb, and so do log/slog, encoding/json and other text
-// encodings, also for a Secret in an unexported field of another struct. Reveal returns
-// the text. Only a debugger, or a dumper that follows unexported pointers such as go-spew, shows it.
+// encodings. In an unexported field of another struct, fmt prints a pointer and JSON nothing.
+// Reveal returns the text. Only a debugger, or a dumper that follows unexported pointers such as go-spew, shows it.
 //
 // Two secrets with the same text are equal by ==, reflect.DeepEqual and assert.Equal. The
 // zero value is the empty text. A Secret is stored in a database as its text.

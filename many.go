@@ -37,7 +37,7 @@ type InviteManyProgress struct {
 
 // InviteMany invites many people, of one or several tenants. It does what Invite does for each,
 // with fewer statements and requests: it reserves 1,000 rows per statement, and looks up 100 people
-// and invites 10 per request.
+// and invites 10 per request (one per request with PublicMetadata).
 //
 // It always returns one Result for each of ps, in the same order. Member is the row, or nil without
 // a row. Err is the error that Invite would return. If an address occurs again, Err is a

@@ -15,7 +15,7 @@ type Observer interface {
 	// Start is called when an operation begins. op is
 	//   - the name of a method of Service ("Invite"); Run and All appear as the methods that they
 	//     call (Deliver, Reconcile, List);
-	//   - "clerk." and a method of ClerkAPI ("clerk.CreateInvitation"), for a request to Clerk;
+	//   - "clerk." and a method of ClerkAPI or OrganizationAPI ("clerk.CreateInvitation"), for a request to Clerk;
 	//   - "wait", for waiting until a rate limit ends.
 	//
 	// The operation runs under the returned context, so that a request is a child of its method.

@@ -38,7 +38,7 @@ func InvitationID(clerkUserID string) (string, bool) {
 // exists of
 //   - the member that is already active,
 //   - the member with the user's primary address,
-//   - the member that was invited first.
+//   - the member with the earliest ReservedAt, which a Resend renews.
 //
 // If u has given up the address of an active member, the member gets u's verified primary address,
 // unless another member of the tenant has it.

@@ -403,7 +403,7 @@ func TestReconcile_ManyMissingMembersDoNotBlockOthers(t *testing.T) {
 			list := make([]clerkinvite.AdoptParams, people)
 			for i := range list {
 				list[i] = adopted(tenant, fmt.Sprintf("p%d@example.com", i), fmt.Sprintf("user_%s%d", tenant, i))
-				list[i].InvitedAt = at
+				list[i].ReservedAt = at
 			}
 			mustAdopt(t, b, list...)
 		}

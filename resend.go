@@ -8,8 +8,8 @@ import (
 )
 
 // Resend sends a pending member a new invitation with the same parameters, and then revokes the
-// older one. The person always has at least one working invitation. If Clerk refuses the new
-// invitation, the older one stays. If Clerk fails or its response is lost, the member stays due,
+// older one. The person always has at least one working invitation, except in organizations (below).
+// If Clerk refuses the new invitation, the older one stays. If Clerk fails or its response is lost, the member stays due,
 // and Run or Deliver sends the new invitation without a second email.
 //
 // An organization allows one pending invitation per address. Resend therefore revokes the older one first, even if

@@ -47,7 +47,7 @@ func checkLink(t *testing.T, b *testkit.Rig, behavior clerkinvitetest.Behavior) 
 		require.ErrorIs(t, ownErr, clerkinvite.ErrNoLink)
 		return
 	case behavior.ListHidesURL:
-		require.EqualError(t, err, "the member has no invitation link: Clerk's list does not show it")
+		require.EqualError(t, err, "no invitation link is available: Clerk's list does not show it")
 	default:
 		require.NoError(t, err)
 		require.Equal(t, m.URL.Reveal(), link.Reveal())
@@ -66,10 +66,10 @@ func TestLink_WithoutOne(t *testing.T) {
 			link, err := b.Link(ctx, before.Ref())
 			require.True(t, link.IsZero())
 			require.ErrorIs(t, err, clerkinvite.ErrNoLink)
-			require.EqualError(t, err, "the member has no invitation link: "+why)
+			require.EqualError(t, err, "no invitation link is available: "+why)
 			status, text := clerkinvite.HTTPError(err)
 			require.Equal(t, 409, status)
-			require.Equal(t, "the member has no invitation link", text)
+			require.Equal(t, "no invitation link is available", text)
 			require.Equal(t, before, b.Member(t, email), "nothing changes")
 		}
 		_, err := b.Reserve(ctx, clerkinvite.InviteParams{TenantID: "acme", Email: "reserved@example.com"})

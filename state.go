@@ -54,7 +54,8 @@ var transitions = map[Status][]Status{
 
 // Reasons that this library sets. Other values of Member.Reason are Clerk's error codes. If the new invitation of a Resend
 // is refused or withdrawn, the member has the same reason but is not failed: it stays pending with the older invitation or,
-// in an organization that has lost it, becomes revoked. A member that still waits has the reason of its last attempt.
+// in an organization that has lost it, becomes revoked. A member that still waits has the reason of the last
+// attempt that was not limited and whose effect is known.
 const (
 	ReasonUserBanned        = "user_banned"        // failed: the Clerk user with this address is banned
 	ReasonUserDeprovisioned = "user_deprovisioned" // failed: the Clerk user with this address is deprovisioned

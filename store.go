@@ -24,7 +24,8 @@ type Ref struct {
 
 // Member is one person in one tenant. It is a copy of the stored row; changing it does not
 // change the store. slog and %v print it without personal data, see [Member.LogValue]. %+v
-// and encoding/json include the address, but never the URL.
+// and encoding/json include the address, but never the URL. JSON omits Params, so a member that
+// was decoded from JSON has no Organization.
 type Member struct {
 	ID       string `json:"id"` // UUID version 7
 	TenantID string `json:"tenant_id"`
@@ -43,7 +44,7 @@ type Member struct {
 
 	Role      string          `json:"role,omitempty"`
 	InvitedBy string          `json:"invited_by,omitempty"`
-	ChangedBy string          `json:"changed_by,omitempty"` // actor of the last recorded change, see [WithActor]; "" is the library
+	ChangedBy string          `json:"changed_by,omitempty"` // actor of the last recorded change, see [WithActor]
 	Data      json.RawMessage `json:"data,omitempty"`       // the host's data; nil or a JSON value
 
 	// Params contains the invitation's parameters in the library's encoding. A Store keeps
@@ -116,7 +117,7 @@ type Result struct {
 
 // Change is a change of one member from Old to New, which have the same ID and TenantID. If
 // New is nil, the member and its history are erased. If Old is nil, the member is new. Only
-// [PgxOptions].OnChange gets such a change.
+// OnChange gets such changes.
 type Change struct {
 	Old, New *Member
 }
@@ -203,7 +204,7 @@ type HistoryEntry struct {
 	InvitationID string    `json:"invitation_id,omitempty"`
 	Role         string    `json:"role,omitempty"` // after the change
 	Reason       string    `json:"reason,omitempty"`
-	Actor        string    `json:"actor,omitempty"` // see [WithActor]; "" is the library
+	Actor        string    `json:"actor,omitempty"` // see [WithActor]
 	At           time.Time `json:"at"`
 }
 

@@ -60,13 +60,13 @@ type PgxOptions struct {
 
 // PgxStore is a [Store] in PostgreSQL 14 or newer.
 //
-// It keeps no session state: no prepared statements, session locks or settings. So it works
-// with PgBouncer in transaction mode, and with every query execution mode of pgx. The host sets
-// the timeouts of statements and locks.
+// It works with every query execution mode of pgx. It keeps no session locks or settings, so it
+// works with PgBouncer in transaction mode: see docs/performance.md for pgx's default mode, which
+// prepares statements. The host sets the timeouts of statements and locks.
 //
 // If the response to a statement is lost, the statement may or may not have taken effect.
-// Outside a host's transaction the store repeats it for up to a second, within the caller's
-// context, and writes nothing twice.
+// Outside a host's transaction the store repeats it for one to two seconds, within the caller's
+// context, and writes nothing twice. It also repeats it after a deadlock or a serialization failure.
 type PgxStore struct {
 	db       PgxDB
 	schema   string

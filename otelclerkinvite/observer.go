@@ -38,8 +38,8 @@ type Options struct {
 	TracerProvider trace.TracerProvider // defaults to otel's global one, even if that is set later
 	MeterProvider  metric.MeterProvider // defaults to otel's global one, even if that is set later
 
-	// Now is the clock of Watch. Set it to the Now of clerkinvite.Config. Defaults to
-	// time.Now.
+	// Now is the clock of Watch if the store has none. Set it to the Now of clerkinvite.Config.
+	// Defaults to time.Now.
 	Now func() time.Time
 }
 

@@ -178,7 +178,7 @@ func (s *sheet) adopted(r *record) (a clerkinvite.AdoptParams, fault string) {
 	// As in JSON, and as PostgreSQL writes a timestamptz, a timestamp and a date.
 	for _, layout := range []string{time.RFC3339, "2006-01-02 15:04:05Z07", "2006-01-02 15:04:05Z07:00", time.DateTime, time.DateOnly} {
 		if at, err := time.Parse(layout, value); err == nil {
-			a.InvitedAt = at
+			a.ReservedAt = at
 			return a, ""
 		}
 	}

@@ -42,7 +42,7 @@ func TestAdopt(t *testing.T) {
 			what   outcome
 			reason string
 		}{
-			{4, duplicate, "another member of this tenant has this Clerk user or invitation"}, {5, duplicate, "already has a member with this email"},
+			{4, duplicate, "another member of this tenant has this Clerk user or invitation"}, {5, duplicate, "already has this person as a member"},
 			{6, invalid, "clerk_user_id must be"}, {7, invalid, "invited_at must be"}, {8, invalid, "email must be"},
 		} {
 			require.Equal(t, want.line, report.Problems[i].Line)

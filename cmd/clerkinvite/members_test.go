@@ -172,7 +172,7 @@ func TestInvite(t *testing.T) {
 
 	r = w.run("invite", "acme", "ada@example.com")
 	require.Equal(t, exitRefused, r.code, "a duplicate")
-	require.Contains(t, r.stderr, `tenant "acme" already has a member with this email: member `+w.member("ada@example.com").ID+" is pending")
+	require.Contains(t, r.stderr, `tenant "acme" already has this person as a member: member `+w.member("ada@example.com").ID+" is pending")
 	require.Equal(t, 1, w.clerk.EmailsTo("ada@example.com"))
 
 	require.Zero(t, w.run("remove", "acme", "ada@example.com").code)

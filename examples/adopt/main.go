@@ -42,7 +42,7 @@ func main() {
 	must(tx.Exec(ctx, "LOCK TABLE admin_user IN SHARE MODE")) // no other session writes to it
 	rows := must(tx.Query(ctx, oldRows))
 	people := must(pgx.CollectRows(rows, func(row pgx.CollectableRow) (a clerkinvite.AdoptParams, err error) {
-		err = row.Scan(&a.TenantID, &a.Email, &a.ClerkUserID, &a.Role, &a.InvitedAt)
+		err = row.Scan(&a.TenantID, &a.Email, &a.ClerkUserID, &a.Role, &a.ReservedAt)
 		return a, err
 	}))
 	known := make(map[string]bool)

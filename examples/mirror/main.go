@@ -88,7 +88,7 @@ func (h *host) adopt(ctx context.Context) error {
 		return err
 	}
 	people, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (a clerkinvite.AdoptParams, err error) {
-		err = row.Scan(&a.TenantID, &a.Email, &a.ClerkUserID, &a.InvitedAt)
+		err = row.Scan(&a.TenantID, &a.Email, &a.ClerkUserID, &a.ReservedAt)
 		return a, err
 	})
 	if err != nil {

@@ -832,7 +832,7 @@ var mutants = []mutant{
 		{"logvalues.go", "fmt.Fprint(f, s.String())", "fmt.Fprint(f, s.Reveal())"},
 	}},
 	{name: "the error text of a duplicate contains the address", test: "TestPromise6_ErrorTextsHaveNothingPrivate", pkg: "./internal/attacks", edits: []edit{
-		{"errors.go", `already has a member with this email", e.Ref.TenantID)`, `already has a member with this email", e.Ref.Email)`},
+		{"errors.go", `already has this person as a member", e.Ref.TenantID)`, `already has this person as a member", e.Ref.Email)`},
 	}},
 	{name: "a letter that toolchains map differently is accepted", test: "TestUnstableDomains", edits: []edit{
 		{"validate.go", "strings.ContainsFunc(domain+shown, isUnstable)", "strings.ContainsFunc(shown, isUnstable)"},
