@@ -245,8 +245,12 @@ func overtaken(row *Member) (*Member, error) {
 func (s *Service) inviteOnce(ctx context.Context, want *Member) (r Result, again bool) {
 	p, row, err := s.reserveNow(ctx, want)
 	var dup *DuplicateEmailError
-	if errors.As(err, &dup) && s.clearStaleDuplicate(ctx, dup.Member) {
-		return Result{}, true // the address can be invited now
+	if errors.As(err, &dup) {
+		free, failure := s.clearStaleDuplicate(ctx, dup.Member)
+		if free {
+			return Result{}, true // the address can be invited now
+		}
+		err = cmp.Or(failure, err)
 	}
 	switch {
 	case err != nil:
@@ -688,32 +692,45 @@ func (m Member) doubtful(now time.Time) bool {
 
 // clearStaleDuplicate handles a member that blocks an invitation as a duplicate. If the row may be out of
 // date, it asks Clerk and changes the row as Reconcile would. It reports whether the address can be
-// invited now, which is false if Clerk fails.
-func (s *Service) clearStaleDuplicate(ctx context.Context, row *Member) bool {
+// invited now. That is false, without an error, if Clerk fails or another process changes the row.
+func (s *Service) clearStaleDuplicate(ctx context.Context, row *Member) (free bool, err error) {
 	if !row.doubtful(s.now()) {
-		return false
+		return false, nil
 	}
 	// Because UpdatedAt is set before Clerk is called, a member is checked once a day, however many callers there are
 	// and whatever Clerk responds.
 	unchanged := *row
-	row, err := s.changeOne(ctx, row, &unchanged)
-	if err != nil {
-		return false
+	noted, err := s.changeOne(ctx, row, &unchanged)
+	switch {
+	case err != nil:
+	case noted.Status == StatusActive:
+		free, err = s.addressGivenUp(ctx, noted)
+	default:
+		free, err = s.invitationEnded(ctx, noted)
 	}
-	if row.Status == StatusActive {
-		return s.addressGivenUp(ctx, row)
+	var clerks *APIError
+	switch {
+	case errors.As(err, &clerks):
+		s.log.WarnContext(ctx, "duplicate not checked", "member", *row, "cause", logError(err))
+		return false, nil
+	case errors.Is(err, ErrConflict):
+		return false, nil
 	}
+	return free, err
+}
+
+// invitationEnded ends a pending member if Clerk lists its invitation as ended. It reports whether the address is free.
+func (s *Service) invitationEnded(ctx context.Context, row *Member) (bool, error) {
 	list, err := s.listAll(ctx, row)
 	if err != nil {
-		s.log.WarnContext(ctx, "duplicate not checked", "member", *row, "cause", logError(err))
-		return false
+		return false, err
 	}
 	next := listedAsEnded(row, list, s.now())
 	if next == nil {
-		return false
+		return false, nil
 	}
 	_, err = s.changeOne(ctx, row, next)
-	return err == nil
+	return err == nil, err
 }
 
 // listedAsEnded returns the pending row in its new state if Clerk lists its invitation as ended, and nil
@@ -733,24 +750,19 @@ func listedAsEnded(row *Member, list []Invitation, now time.Time) (next *Member)
 // addressGivenUp reads an active member's user from Clerk. If the user has given up the member's address,
 // the member gets the user's new address. If the user was deleted, userReplaced decides. It reports whether
 // the address is free.
-func (s *Service) addressGivenUp(ctx context.Context, row *Member) bool {
+func (s *Service) addressGivenUp(ctx context.Context, row *Member) (bool, error) {
 	if !clerkID.MatchString(row.ClerkUserID) {
-		return false // imported with an ID that Clerk cannot have
+		return false, nil // imported with an ID that Clerk cannot have
 	}
 	u, err := s.readUser(ctx, row.ClerkUserID)
-	free := false
-	switch {
-	case errors.Is(err, ErrNotFound):
-		free, err = s.userReplaced(ctx, row)
-	case err == nil:
-		var updated *Member
-		updated, err = s.updateAddress(ctx, u, row, true)
-		free = err == nil && (updated == nil || updated.Email != row.Email) // nil if the member was purged
+	if errors.Is(err, ErrNotFound) {
+		return s.userReplaced(ctx, row)
 	}
 	if err != nil {
-		s.log.WarnContext(ctx, "duplicate not checked", "member", *row, "cause", logError(err))
+		return false, err
 	}
-	return free
+	updated, err := s.updateAddress(ctx, u, row, true)
+	return err == nil && (updated == nil || updated.Email != row.Email), err // nil if the member was purged
 }
 
 // userReplaced removes an active member whose user was deleted if another user has verified the address. It

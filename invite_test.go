@@ -1,6 +1,7 @@
 package clerkinvite_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -1218,6 +1219,133 @@ func TestInvite_ActiveDuplicateWithAnotherInstancesKey(t *testing.T) {
 		require.ErrorAs(t, err, &dup)
 		require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
 	})
+}
+
+// failingStore fails one call, with an error of the whole call or, as an error of OnChange does, of one row.
+type failingStore struct {
+	clerkinvite.Store
+	fails func(call string) (whole, row error)
+}
+
+func (s *failingStore) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	if whole, row := s.fails("Update"); whole != nil || row != nil {
+		return slices.Repeat([]clerkinvite.Result{{Err: row}}, len(changes)), whole
+	}
+	return s.Store.Update(ctx, changes)
+}
+
+func (s *failingStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
+	if whole, _ := s.fails("Find"); whole != nil {
+		return nil, whole
+	}
+	return s.Store.Find(ctx, q)
+}
+
+func (s *failingStore) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
+	if whole, _ := s.fails("Page"); whole != nil {
+		return nil, whole
+	}
+	return s.Store.Page(ctx, q)
+}
+
+// Invite updates a duplicate that is out of date. It returns the store's and the hook's errors unchanged.
+func TestPromise6_StaleDuplicateWhoseUpdateFails(t *testing.T) {
+	t.Parallel()
+	const email, other = "ada@example.com", "ada@example.org"
+	errStore := errors.New("the store has failed")
+	revoked := func(t *testing.T, b *testkit.Rig) {
+		t.Helper()
+		b.Clerk.RevokeInDashboard(b.MustInvite(t, email).InvitationID)
+	}
+	moved := func(t *testing.T, b *testkit.Rig) {
+		t.Helper()
+		u := b.Clerk.AddVerifiedUser(email)
+		b.MustInvite(t, email)
+		b.Clerk.ChangeEmail(u.ID, other)
+	}
+	taken := func(t *testing.T, b *testkit.Rig) {
+		t.Helper()
+		b.MustInvite(t, other)
+		moved(t, b)
+	}
+	replaced := func(t *testing.T, b *testkit.Rig) {
+		t.Helper()
+		b.Clerk.AddVerifiedUser("bob@example.com")
+		b.MustInvite(t, "bob@example.com")
+		u := b.Clerk.AddVerifiedUser(email)
+		b.MustInvite(t, email)
+		b.Clerk.DeleteUser(u.ID)
+		b.Clerk.AddVerifiedUser(email)
+	}
+	for name, c := range map[string]struct {
+		arrange func(t *testing.T, b *testkit.Rig)
+		call    string
+		nth     int  // the call that fails
+		taken   bool // the member stays a duplicate
+	}{
+		"revoked, first write":           {revoked, "Update", 1, false},
+		"revoked, second write":          {revoked, "Update", 2, false},
+		"address given up, first write":  {moved, "Update", 1, false},
+		"address given up, second write": {moved, "Update", 2, false},
+		"new address taken, read":        {taken, "Find", 1, true},
+		"user replaced, first write":     {replaced, "Update", 1, false},
+		"user replaced, second write":    {replaced, "Update", 2, false},
+		"user replaced, read":            {replaced, "Page", 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testkit.OnBoth(t, func(t *testing.T, fresh func(*testing.T, testkit.Options) *testkit.Rig) {
+				for what, f := range map[string]struct {
+					whole, row error
+					duplicate  bool
+				}{
+					"store":    {whole: errStore},
+					"hook":     {row: testkit.ErrHook},
+					"conflict": {row: clerkinvite.ErrConflict, duplicate: true},
+				} {
+					if f.row != nil && c.call != "Update" || f.duplicate && name == "address given up, second write" { // repeated after a conflict
+						continue
+					}
+					t.Run(what, func(t *testing.T) {
+						armed, calls := false, 0
+						b := fresh(t, testkit.Options{Configure: func(cfg *clerkinvite.Config) {
+							cfg.Store = &failingStore{cfg.Store, func(call string) (whole, row error) {
+								if !armed || call != c.call {
+									return nil, nil
+								}
+								if calls++; calls != c.nth {
+									return nil, nil
+								}
+								return f.whole, f.row
+							}}
+						}})
+						c.arrange(t, b)
+						b.Clock.Advance(24 * time.Hour)
+						emails := b.Clerk.EmailsTo(email)
+						armed = true
+						if f.duplicate {
+							requireDuplicate(t, b, email)
+						} else {
+							_, err := b.TryInvite(t, email)
+							require.Equal(t, cmp.Or(f.whole, f.row), err)
+						}
+						require.GreaterOrEqual(t, calls, c.nth)
+						require.Equal(t, emails, b.Clerk.EmailsTo(email))
+						armed = false
+						if c.call != "Update" || c.nth > 1 { // the member was checked today
+							requireDuplicate(t, b, email)
+							b.Clock.Advance(24 * time.Hour)
+						}
+						if c.taken {
+							requireDuplicate(t, b, email)
+							return
+						}
+						b.MustInvite(t, email)
+					})
+				}
+			})
+		})
+	}
 }
 
 // Clerk rejects the redirect URL. Once that is fixed, Invite works immediately. If the response was lost, Clerk may

@@ -268,13 +268,19 @@ var mutants = []mutant{
 		{"deliver_leftovers.go", "!ours && list[i].ID == previous {", "!ours && list[i].ID == \"\" {"},
 	}},
 	{name: "every duplicate costs a list request", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
-		{"invite.go", "	row, err := s.changeOne(ctx, row, &unchanged)\n", "	_, err := unchanged, ctx.Err()\n"},
+		{"invite.go", "	noted, err := s.changeOne(ctx, row, &unchanged)\n", "	noted, err := &unchanged, ctx.Err()\n"},
 	}},
 	{name: "a duplicate whose invitation is not listed counts as revoked", test: "TestInvite_PendingDuplicateThatHasEndedAtClerk", edits: []edit{
 		{"invite.go", "	for i := range list {\n		if m, ours", "	next = asEndedAtClerk(row, InvitationRevoked, now)\n	for i := range list {\n		if m, ours"},
 	}},
 	{name: "a duplicate is removed with another instance's key", test: "TestInvite_ActiveDuplicateWithAnotherInstancesKey", edits: []edit{
 		{"invite.go", "if ours, err := s.proveKeyFor(ctx, row); err != nil || !ours {", "if _, err := s.proveKeyFor(ctx, row); err != nil {"},
+	}},
+	{name: "an error of the store counts as a duplicate", test: "TestPromise6_StaleDuplicateWhoseUpdateFails/address_given_up,_second_write/memory/store", edits: []edit{
+		{"invite.go", "		err = cmp.Or(failure, err)\n", "		_ = failure\n"},
+	}},
+	{name: "a conflict over a stale duplicate is an error", test: "TestPromise6_StaleDuplicateWhoseUpdateFails/revoked,_second_write/memory/conflict", edits: []edit{
+		{"invite.go", "	case errors.Is(err, ErrConflict):\n		return false, nil\n	}\n	return free, err", "	}\n	return free, err"},
 	}},
 	{name: "a resend trusts a list that lags", test: "TestPromise4_ResendWhileClerksListLags", edits: []edit{
 		{"deliver_leftovers.go", "if previous != \"\" && !listed {", "if previous == \"\" && !listed {"},
@@ -636,7 +642,7 @@ var mutants = []mutant{
 		{"event.go", "			return !u.gaveUp(row)\n", "			return false\n"},
 	}},
 	{name: "the new owner of an address is a duplicate", test: "TestPromise1_NewOwnerOfAnAddressIsInvited", pkg: "./internal/attacks", edits: []edit{
-		{"invite.go", "free = err == nil && (updated == nil || updated.Email != row.Email)", "free = err == nil && updated == nil"},
+		{"invite.go", "err == nil && (updated == nil || updated.Email != row.Email)", "err == nil && updated == nil"},
 	}},
 	{name: "a temporarily locked user is refused permanently", test: "TestPromise2_LockedUserIsLinkedWhenTheLockEnds", edits: []edit{
 		{"verdict.go", "u.LockEndsIn > 0:\n", "u.LockEndsIn < 0:\n"},
