@@ -92,16 +92,9 @@ func (d delivery) endedConcurrently() bool {
 // DeliverOptions are the options of Deliver; nil means all defaults.
 type DeliverOptions struct {
 	Limit int // maximum number of members; 0 means no maximum
-
-	// Refs are the only members to deliver, such as those that the caller has just reserved in its
-	// transaction. Deliver sends their invitations as Invite does: it does not wait for other
-	// members' turns, and it also tries members that were postponed. A member that does not exist
-	// or is not waiting for delivery is skipped. If Refs is nil, Deliver delivers all due members;
-	// if it is empty but not nil, none.
-	Refs []Ref
 }
 
-// DeliverReport counts what one Deliver did.
+// DeliverReport counts what one Deliver or DeliverMembers did.
 type DeliverReport struct {
 	Claimed   int // attempts; the sum of the others
 	Linked    int // now active: Clerk has a user with the address
@@ -121,7 +114,7 @@ const maxLost = 5
 // Deliver sends the invitations of all due members: members reserved in a transaction, and members left
 // unfinished by a crash, a lost response or a failure at Clerk. It checks Clerk before it sends anything a
 // second time. Members of InviteMany and ReserveMany come after all others, and tenants take turns, as
-// [DueQuery] describes. With Refs it delivers only the members of the caller.
+// [DueQuery] describes.
 //
 // It returns nil when no more members are due, or if another process is delivering them. Postponed members
 // become due again by themselves. It stops early, with the report so far, and returns
@@ -131,8 +124,8 @@ const maxLost = 5
 //     rejections in a row,
 //   - the store's error, unchanged.
 //
-// A rate limit stops only requests to the limited endpoint. A negative limit and an invalid Ref
-// are an *[InvalidParamsError], before anything is delivered.
+// A rate limit stops only requests to the limited endpoint. A negative limit is an
+// *[InvalidParamsError], before anything is delivered.
 //
 // Deliver is safe for concurrent use, in several processes too, and safe to retry.
 func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *DeliverReport, err error) {
@@ -142,15 +135,10 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *Deliver
 		opts = &DeliverOptions{}
 	}
 	report := &DeliverReport{}
-	switch {
-	case opts.Limit < 0:
-		err = &InvalidParamsError{"Limit", "is negative"}
-	case opts.Refs == nil:
-		err = s.deliverDue(ctx, opts.Limit, report, nil)
-	default:
-		err = s.deliverRefs(ctx, opts.Refs, opts.Limit, report)
+	if opts.Limit < 0 {
+		return report, &InvalidParamsError{"Limit", "is negative"}
 	}
-	return report, err
+	return report, s.deliverDue(ctx, opts.Limit, report, nil)
 }
 
 // deliverDue delivers members that are due, at most limit if that is not 0. After each pass it calls done, if
@@ -226,35 +214,43 @@ func (s *Service) due(ctx context.Context, at time.Time, limit int) ([]*Member, 
 	return s.store.Due(ctx, q)
 }
 
-// deliverRefs delivers the members that refs name, at most limit if that is not 0.
-func (s *Service) deliverRefs(ctx context.Context, refs []Ref, limit int, report *DeliverReport) error {
+// DeliverMembers sends the invitations of these members only, such as those that the caller has just
+// reserved in its transaction. It sends them as Invite does: it does not wait for other members' turns,
+// and it also tries members that were postponed. It skips a member that does not exist or is not
+// waiting for delivery. Without refs it delivers none.
+//
+// It stops early for the same errors as [Service.Deliver], with the report so far. An invalid Ref is
+// an *[InvalidParamsError], before anything is delivered. Members that it leaves or postpones are
+// delivered by Run or Deliver.
+//
+// DeliverMembers is safe for concurrent use, in several processes too, and safe to retry.
+func (s *Service) DeliverMembers(ctx context.Context, refs []Ref) (_ *DeliverReport, err error) {
+	ctx, op := s.observe(ctx, "DeliverMembers")
+	defer op.end(&err)
+	report := &DeliverReport{}
 	todo, err := normalizedRefs(refs)
 	if err != nil {
-		return err
+		return report, err
 	}
 	for len(todo) > 0 {
-		batch := report.batch(limit)
-		if batch == 0 {
-			return nil
-		}
-		n := min(len(todo), batch)
+		n := min(len(todo), passSize)
 		rows, err := s.store.Find(ctx, Query{Refs: todo[:n]})
 		if err != nil {
-			return err
+			return report, err
 		}
 		todo = todo[n:]
 		p, err := s.newPass(ctx)
 		if err != nil {
-			return err
+			return report, err
 		}
 		claimed, err := s.claimRows(ctx, p, rows)
 		if err != nil {
-			return err
+			return report, err
 		}
 		deliveries := s.deliver(ctx, p, claimed)
 		report.count(deliveries)
 		if err := stopError(ctx, deliveries); err != nil {
-			return err
+			return report, err
 		}
 		for _, d := range deliveries {
 			if d.kind == isReleased { // the lease ended before its turn
@@ -262,7 +258,7 @@ func (s *Service) deliverRefs(ctx context.Context, refs []Ref, limit int, report
 			}
 		}
 	}
-	return nil
+	return report, nil
 }
 
 // normalizedRefs returns the refs normalised, each once.

@@ -310,7 +310,7 @@ func TestInvite_CorrectsParametersAfterAttemptsThatSentNothing(t *testing.T) {
 				return err
 			},
 			"deliver": func(p clerkinvite.InviteParams) error {
-				_, err := b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{{TenantID: p.TenantID, Email: p.Email}}})
+				_, err := b.DeliverMembers(t.Context(), []clerkinvite.Ref{{TenantID: p.TenantID, Email: p.Email}})
 				return err
 			},
 		} {
@@ -985,49 +985,46 @@ func TestDeliver_FewMembersDoNotWaitForAnImport(t *testing.T) {
 }
 
 // A host that has committed a reservation delivers it without the rest of the backlog.
-func TestDeliver_Refs(t *testing.T) {
+func TestDeliverMembers(t *testing.T) {
 	t.Parallel()
 	testkit.Each(t, testkit.Options{}, func(t *testing.T, b *testkit.Rig) {
 		b.ReserveSome(t, 30)
 		_, err := b.Reserve(t.Context(), testkit.Params("acme", testkit.Ada.Email))
 		require.NoError(t, err)
 		unknown := testkit.Acme("unknown@example.com")
-		own := &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{unknown, testkit.Ada, testkit.Acme("ada@example.com")}}
-		report, err := b.Deliver(t.Context(), own)
+		own := []clerkinvite.Ref{unknown, testkit.Ada, testkit.Acme("ada@example.com")}
+		report, err := b.DeliverMembers(t.Context(), own)
 		require.NoError(t, err)
 		require.Equal(t, &clerkinvite.DeliverReport{Claimed: 1, Invited: 1}, report)
 		b.RequireInvited(t, "ada@example.com", 1)
 		require.Equal(t, 2, b.Clerk.RequestCount())
 		require.Equal(t, 1, b.Clerk.Emails(), "the others wait for Run")
 
-		for _, nothing := range [][]clerkinvite.Ref{own.Refs, {unknown}, {}} {
-			report, err = b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: nothing})
+		for _, nothing := range [][]clerkinvite.Ref{own, {unknown}, {}, nil} {
+			report, err = b.DeliverMembers(t.Context(), nothing)
 			require.NoError(t, err)
 			require.Equal(t, &clerkinvite.DeliverReport{}, report)
 		}
 		require.Equal(t, 2, b.Clerk.RequestCount())
 
 		var invalid *clerkinvite.InvalidParamsError
-		_, err = b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{{TenantID: "tenant0", Email: "p0@example.com"}, {Email: "p1@example.com"}}})
+		_, err = b.DeliverMembers(t.Context(), []clerkinvite.Ref{{TenantID: "tenant0", Email: "p0@example.com"}, {Email: "p1@example.com"}})
 		require.ErrorAs(t, err, &invalid)
 		require.Equal(t, "TenantID", invalid.Field)
-		_, err = b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{{TenantID: "tenant0", Email: "p0"}}})
+		_, err = b.DeliverMembers(t.Context(), []clerkinvite.Ref{{TenantID: "tenant0", Email: "p0"}})
 		require.ErrorAs(t, err, &invalid)
 		require.Equal(t, "Email", invalid.Field)
 		require.Equal(t, 2, b.Clerk.RequestCount(), "an invalid Ref stops the call before anything is delivered")
 	})
 }
 
-func TestDeliver_ManyRefs(t *testing.T) {
+func TestDeliverMembers_Many(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
 	refs := refsOf(b.ReserveSome(t, 230))
-	report, err := b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: refs, Limit: 105})
+	report, err := b.DeliverMembers(t.Context(), refs)
 	require.NoError(t, err)
-	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 105, Invited: 105}, report)
-	report, err = b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: refs})
-	require.NoError(t, err)
-	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 125, Invited: 125}, report)
+	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 230, Invited: 230}, report)
 	require.Equal(t, 230, b.Clerk.Emails())
 }
 
@@ -1039,7 +1036,7 @@ func refsOf(people []clerkinvite.InviteParams) (refs []clerkinvite.Ref) {
 }
 
 // Each request takes so long that a lease is enough for two of them.
-func TestDeliver_RefsOfMoreThanOneLease(t *testing.T) {
+func TestDeliverMembers_MoreThanOneLease(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
 	refs := refsOf(b.ReserveSome(t, 45))
@@ -1048,14 +1045,14 @@ func TestDeliver_RefsOfMoreThanOneLease(t *testing.T) {
 			b.Clock.Advance(20 * time.Second) // requests may start for 30 seconds
 		}
 	})
-	report, err := b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: refs})
+	report, err := b.DeliverMembers(t.Context(), refs)
 	require.NoError(t, err)
 	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 45, Invited: 45}, report)
 }
 
 // Another process creates invitations in the background and has postponed this member: the caller
 // does not wait for it.
-func TestDeliver_RefsDoNotWaitForBackgroundDeliveries(t *testing.T) {
+func TestDeliverMembers_DoesNotWaitForBackgroundDeliveries(t *testing.T) {
 	t.Parallel()
 	b := testkit.NewMemory(t, testkit.Options{})
 	m, err := b.Reserve(t.Context(), testkit.Params("acme", testkit.Ada.Email))
@@ -1069,7 +1066,7 @@ func TestDeliver_RefsDoNotWaitForBackgroundDeliveries(t *testing.T) {
 		_, err = b.Store.SwapTime(t.Context(), name, time.Time{}, later)
 		require.NoError(t, err)
 	}
-	report, err := b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{testkit.Ada}})
+	report, err := b.DeliverMembers(t.Context(), []clerkinvite.Ref{testkit.Ada})
 	require.NoError(t, err)
 	require.Equal(t, &clerkinvite.DeliverReport{Claimed: 1, Invited: 1}, report)
 	b.RequireInvited(t, "ada@example.com", 1)
@@ -1829,7 +1826,7 @@ func TestDeliver_HiddenHolderNeedsTwoRejections(t *testing.T) {
 		b.Clerk.ClearFaults()
 		b.FailCreates(taken)
 		b.Clock.Advance(c.wait)
-		_, err = b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{testkit.Ada}})
+		_, err = b.DeliverMembers(t.Context(), []clerkinvite.Ref{testkit.Ada})
 		require.NoError(t, err)
 		require.Equal(t, c.emails, b.Clerk.EmailsTo("ada@example.com"))
 	}
@@ -1848,8 +1845,8 @@ func TestInvite_QuickAttemptsDecideNothing(t *testing.T) {
 			_, err := b.Resend(ctx, testkit.Ada)
 			return err
 		},
-		"Deliver": func(ctx context.Context, b *testkit.Rig) error {
-			_, err := b.Deliver(ctx, &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{testkit.Ada}})
+		"DeliverMembers": func(ctx context.Context, b *testkit.Rig) error {
+			_, err := b.DeliverMembers(ctx, []clerkinvite.Ref{testkit.Ada})
 			return err
 		},
 	}
@@ -1863,7 +1860,7 @@ func TestInvite_QuickAttemptsDecideNothing(t *testing.T) {
 		},
 		"rate limit": func(t *testing.T, b *testkit.Rig, call func(context.Context, *testkit.Rig) error) {
 			b.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Status: 429, RetryAfter: time.Second})
-			_ = call(t.Context(), b) // Deliver continues without an error
+			_ = call(t.Context(), b) // DeliverMembers continues without an error
 			b.Clock.Advance(time.Second)
 		},
 	}

@@ -151,7 +151,7 @@ func ExampleService_Reserve() {
 }
 
 // A request handler delivers the members that it has reserved, and leaves the others to Run.
-func ExampleService_Deliver_refs() {
+func ExampleService_DeliverMembers() {
 	ctx := context.Background()
 	svc, _ := exampleService()
 	var mine []clerkinvite.Ref
@@ -162,7 +162,7 @@ func ExampleService_Deliver_refs() {
 		}
 		mine = append(mine, member.Ref())
 	}
-	report, err := svc.Deliver(ctx, &clerkinvite.DeliverOptions{Refs: mine[1:]})
+	report, err := svc.DeliverMembers(ctx, mine[1:])
 	fmt.Println("invited:", report.Invited, "error:", err)
 	// Output: invited: 1 error: <nil>
 }

@@ -337,8 +337,8 @@ func newID() (string, error) {
 	return id.String(), nil
 }
 
-// Reserve writes the row for an invitation and sends nothing. Deliver sends it: with Refs
-// immediately, otherwise when Run reaches it.
+// Reserve writes the row for an invitation and sends nothing. DeliverMembers sends it
+// immediately; otherwise Run sends it when it reaches it.
 //
 // Errors: those of Invite, without Clerk's. A member that is already reserved is a
 // *[DuplicateEmailError]. Reserve is safe for concurrent use and safe to retry.
@@ -348,7 +348,7 @@ func (s *Service) Reserve(ctx context.Context, p InviteParams) (*Member, error) 
 
 // InTx returns a Reserver that writes through st, usually PgxStore.WithTx(tx). The reserved row
 // commits or rolls back with the host's rows, and nothing is sent before the commit. After it,
-// call Deliver with [DeliverOptions].Refs, or leave the row to Run.
+// call [Service.DeliverMembers], or leave the row to Run.
 func (s *Service) InTx(st TxStore) *Reserver { return &Reserver{s, checkedTx{st}} }
 
 // Reserver writes members inside the host's transaction. It cannot call Clerk.

@@ -1448,7 +1448,7 @@ func TestInvite_ParametersOfAnOpenInvitation(t *testing.T) {
 			lost(t, b)
 			u := b.Clerk.AddVerifiedUser(email)
 			b.Clerk.LockUser(u.ID, time.Hour)
-			_, err := b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{testkit.Acme(email)}})
+			_, err := b.DeliverMembers(t.Context(), []clerkinvite.Ref{testkit.Acme(email)})
 			require.NoError(t, err)
 			require.Equal(t, clerkinvite.ReasonUserLocked, b.Member(t, email).Reason)
 			b.Clerk.DeleteUser(u.ID)

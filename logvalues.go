@@ -188,10 +188,8 @@ func (q DueQuery) LogValue() slog.Value {
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
 func (q DueQuery) Format(f fmt.State, verb rune) { scrub.Format(f, verb, q) }
 
-// LogValue implements slog.LogValuer: the limit and the number of members.
-func (o DeliverOptions) LogValue() slog.Value {
-	return slog.GroupValue(slog.Int("limit", o.Limit), slog.Int("refs", len(o.Refs)))
-}
+// LogValue implements slog.LogValuer: the limit.
+func (o DeliverOptions) LogValue() slog.Value { return slog.GroupValue(slog.Int("limit", o.Limit)) }
 
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
 func (o DeliverOptions) Format(f fmt.State, verb rune) { scrub.Format(f, verb, o) }

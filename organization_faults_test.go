@@ -335,7 +335,7 @@ func TestOrganization_HangingRequestDoesNotKeepOthersFromSettling(t *testing.T) 
 				<-ctx.Done()
 			}
 		})
-		report, err := b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: refs})
+		report, err := b.DeliverMembers(t.Context(), refs)
 		require.NoError(t, err)
 		require.Equal(t, &clerkinvite.DeliverReport{Claimed: 3, Linked: 2, Postponed: 1}, report)
 		require.Equal(t, int32(2), active.Load(), "saved before the request")

@@ -1170,6 +1170,7 @@ func TestHostWithoutOrganizationsNeedsNothingNew(t *testing.T) {
 		require.Equal(t, clerkinvite.StatusActive, b.MustInvite(t, "user@example.com").Status)
 		noError(b.Reserve(ctx, testkit.Params("acme", "bob@example.com")))
 		noError(b.ReserveMany(ctx, testkit.People(12, "p")))
+		noError(b.DeliverMembers(ctx, []clerkinvite.Ref{testkit.Acme("bob@example.com")}))
 		noError(b.Deliver(ctx, nil))
 		b.RequireEachInvitedOnce(t, testkit.People(12, "p"))
 		noError(b.InviteMany(ctx, testkit.People(3, "q"), nil))

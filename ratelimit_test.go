@@ -682,7 +682,7 @@ func TestDeliver_TheShareIsForImportsOnly(t *testing.T) {
 			require.InDelta(t, time.Hour, m.NextAttemptAt.Sub(b.Clock.Now()), float64(11*time.Second))
 		}
 	}
-	report, err = b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: waiting[:2]})
+	report, err = b.DeliverMembers(t.Context(), waiting[:2])
 	require.NoError(t, err)
 	require.Equal(t, 2, report.Invited)
 	b.MustInvite(t, waiting[2].Email)

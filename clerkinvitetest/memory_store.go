@@ -18,7 +18,7 @@ import (
 // MemoryStore is a [clerkinvite.Store] for tests and demos. Never use it in production: its
 // members are lost when the process ends, so every restart would invite people again.
 //
-// It rejects the same rows as the tables of the PostgreSQL store.
+// The zero value is an empty store. It rejects the same rows as the tables of the PostgreSQL store.
 type MemoryStore struct {
 	// OnChange, if set, is called before each change that the history records, like
 	// clerkinvite.PgxOptions.OnChange. An error rejects the change. Set OnChange before the store is
@@ -43,19 +43,23 @@ type inTenant struct{ tenantID, id string }
 var _ clerkinvite.Store = (*MemoryStore)(nil)
 
 // NewMemoryStore returns an empty store.
-func NewMemoryStore() *MemoryStore {
-	return &MemoryStore{
-		members: make(map[clerkinvite.Ref]*clerkinvite.Member),
-		ids:     make(map[inTenant]*clerkinvite.Member),
-		users:   make(map[inTenant]*clerkinvite.Member),
-		history: make(map[inTenant][]clerkinvite.HistoryEntry),
-		times:   make(map[string]time.Time),
+func NewMemoryStore() *MemoryStore { return &MemoryStore{} }
+
+// lock locks the store. The zero value gets its maps here.
+func (s *MemoryStore) lock() {
+	s.mu.Lock()
+	if s.members == nil {
+		s.members = make(map[clerkinvite.Ref]*clerkinvite.Member)
+		s.ids = make(map[inTenant]*clerkinvite.Member)
+		s.users = make(map[inTenant]*clerkinvite.Member)
+		s.history = make(map[inTenant][]clerkinvite.HistoryEntry)
+		s.times = make(map[string]time.Time)
 	}
 }
 
 // Insert implements [clerkinvite.TxStore].
 func (s *MemoryStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([]clerkinvite.Result, error) {
-	s.mu.Lock()
+	s.lock()
 	defer s.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -87,7 +91,7 @@ func (s *MemoryStore) Insert(ctx context.Context, rows []*clerkinvite.Member) ([
 
 // Update implements [clerkinvite.TxStore].
 func (s *MemoryStore) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
-	s.mu.Lock()
+	s.lock()
 	defer s.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -192,7 +196,7 @@ func (s *MemoryStore) holder(m *clerkinvite.Member) *clerkinvite.Member {
 
 // Find implements [clerkinvite.Store].
 func (s *MemoryStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
-	s.mu.Lock()
+	s.lock()
 	defer s.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -210,7 +214,7 @@ func (s *MemoryStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkin
 
 // Due implements [clerkinvite.Store].
 func (s *MemoryStore) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerkinvite.Member, error) {
-	s.mu.Lock()
+	s.lock()
 	defer s.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -229,7 +233,7 @@ func (s *MemoryStore) Due(ctx context.Context, q clerkinvite.DueQuery) ([]*clerk
 
 // Page implements [clerkinvite.Store].
 func (s *MemoryStore) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
-	s.mu.Lock()
+	s.lock()
 	defer s.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -258,7 +262,7 @@ func (s *MemoryStore) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*cle
 
 // Counts implements [clerkinvite.Store].
 func (s *MemoryStore) Counts(ctx context.Context, tenantID string) (map[clerkinvite.Status]int, error) {
-	s.mu.Lock()
+	s.lock()
 	defer s.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -302,7 +306,7 @@ func (s *MemoryStore) first(limit int, sort func(found []*clerkinvite.Member), m
 
 // History implements [clerkinvite.Store].
 func (s *MemoryStore) History(ctx context.Context, tenantID, id string) ([]clerkinvite.HistoryEntry, error) {
-	s.mu.Lock()
+	s.lock()
 	defer s.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -312,7 +316,7 @@ func (s *MemoryStore) History(ctx context.Context, tenantID, id string) ([]clerk
 
 // Backlog counts the work that waits, like [clerkinvite.PgxStore.Backlog]. The error is the context's.
 func (s *MemoryStore) Backlog(ctx context.Context, now time.Time) (clerkinvite.Backlog, error) {
-	s.mu.Lock()
+	s.lock()
 	defer s.mu.Unlock()
 	var b clerkinvite.Backlog
 	if err := ctx.Err(); err != nil {
@@ -345,7 +349,7 @@ func (s *MemoryStore) Clock(ctx context.Context) (time.Time, error) { return tim
 
 // SwapTime implements [clerkinvite.Store].
 func (s *MemoryStore) SwapTime(ctx context.Context, name string, old, next time.Time) (time.Time, error) {
-	s.mu.Lock()
+	s.lock()
 	defer s.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return time.Time{}, err

@@ -20,6 +20,18 @@ func TestMemoryStore(t *testing.T) {
 	storetest.Run(t, func(*testing.T) clerkinvite.Store { return clerkinvitetest.NewMemoryStore() })
 }
 
+func TestMemoryStoreZeroValue(t *testing.T) {
+	changes := 0
+	store := &clerkinvitetest.MemoryStore{OnChange: func(context.Context, []clerkinvite.Change) error { changes++; return nil }}
+	at, err := store.SwapTime(t.Context(), "turn", time.Time{}, time.Unix(1, 0))
+	require.NoError(t, err)
+	require.Equal(t, time.Unix(1, 0).UTC(), at)
+	results, err := store.Insert(t.Context(), []*clerkinvite.Member{validMember()})
+	require.NoError(t, err)
+	require.NoError(t, results[0].Err)
+	require.Equal(t, 1, changes)
+}
+
 func validMember() *clerkinvite.Member {
 	now := time.Now()
 	return &clerkinvite.Member{

@@ -155,6 +155,8 @@ func everyStateChange(t *testing.T, r *rig) {
 	require.NoError(t, err)
 	_, err = r.Adopt(ctx, []clerkinvite.AdoptParams{{InviteParams: person("peggy@example.com"), ClerkUserID: "user_1"}})
 	require.NoError(t, err)
+	_, err = r.DeliverMembers(ctx, []clerkinvite.Ref{ref("judy@example.com")})
+	require.NoError(t, err)
 	_, err = r.Deliver(ctx, nil)
 	require.NoError(t, err)
 	_, err = r.InviteMany(ctx, []clerkinvite.InviteParams{person("niaj@example.com"), person("orla@example.com")}, nil)

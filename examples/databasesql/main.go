@@ -83,14 +83,14 @@ func (h *host) inviteAll(ctx context.Context, tenant string, emails []string) ([
 	if err != nil {
 		return nil, err
 	}
-	// After the commit, Deliver or a background Run calls Clerk. Refs are only these people.
-	refs := []clerkinvite.Ref{}
+	// After the commit, DeliverMembers or a background Run calls Clerk.
+	var refs []clerkinvite.Ref
 	for _, r := range results {
 		if r.Err == nil {
 			refs = append(refs, r.Member.Ref())
 		}
 	}
-	_, err = h.invites.Deliver(ctx, &clerkinvite.DeliverOptions{Refs: refs})
+	_, err = h.invites.DeliverMembers(ctx, refs)
 	return results, err
 }
 

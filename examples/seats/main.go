@@ -101,13 +101,13 @@ func (h *host) inviteInTx(ctx context.Context, tenant string, emails ...string) 
 	if err != nil {
 		return nil, err
 	}
-	refs := []clerkinvite.Ref{}
+	var refs []clerkinvite.Ref
 	for _, r := range results {
 		if r.Err == nil {
 			refs = append(refs, r.Member.Ref())
 		}
 	}
-	_, err = h.plain.Deliver(ctx, &clerkinvite.DeliverOptions{Refs: refs})
+	_, err = h.plain.DeliverMembers(ctx, refs)
 	return results, err
 }
 

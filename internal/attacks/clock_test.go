@@ -437,8 +437,8 @@ func TestClock_Fails(t *testing.T) {
 				return err
 			},
 			"Deliver": func(ctx context.Context) error { _, err := m.Deliver(ctx, nil); return err },
-			"Deliver of some": func(ctx context.Context) error {
-				_, err := m.Deliver(ctx, &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{testkit.Ada}})
+			"DeliverMembers": func(ctx context.Context) error {
+				_, err := m.DeliverMembers(ctx, []clerkinvite.Ref{testkit.Ada})
 				return err
 			},
 			"Revoke": func(ctx context.Context) error { _, err := m.Revoke(ctx, testkit.Ada); return err },

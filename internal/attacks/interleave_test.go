@@ -131,13 +131,15 @@ func interleave(t *testing.T, seed uint64) (problem string, log []string) {
 			say("%sreserve %s %s %T", ind, tenant, email, err)
 		case k < 10:
 			say("%sdeliver", ind)
-			var opts *clerkinvite.DeliverOptions
+			deliver := func() (*clerkinvite.DeliverReport, error) { return svc.Deliver(ctx, nil) }
 			if delivering { // the outer one has the turn, and waits for this
-				opts = &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{{TenantID: tenant, Email: email}}}
+				deliver = func() (*clerkinvite.DeliverReport, error) {
+					return svc.DeliverMembers(ctx, []clerkinvite.Ref{{TenantID: tenant, Email: email}})
+				}
 			}
 			outer := delivering
 			delivering = true
-			rep, err := svc.Deliver(ctx, opts)
+			rep, err := deliver()
 			delivering = outer
 			say("%s  = %+v %v", ind, *rep, err)
 		case k < 13:

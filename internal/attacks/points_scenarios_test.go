@@ -524,7 +524,7 @@ func batches() []scenario {
 				return err
 			}
 			a.ack(ann)
-			_, err := a.svc.Deliver(a.ctx, &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{acme(ann)}})
+			_, err := a.svc.DeliverMembers(a.ctx, []clerkinvite.Ref{acme(ann)})
 			return err
 		},
 	}, {

@@ -577,7 +577,7 @@ func TestWithdrawOnFailure_IsStoredWithTheInvitation(t *testing.T) {
 	for _, email := range []string{"with@example.com", "without@example.com"} {
 		with.Clerk.Fail(clerkinvitetest.Fault{Call: clerkinvitetest.CallFindUsers, Kind: clerkinvitetest.Reset})
 		service := map[string]*testkit.Rig{"with@example.com": without, "without@example.com": with}[email]
-		_, err = service.Deliver(t.Context(), &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{testkit.Acme(email)}})
+		_, err = service.DeliverMembers(t.Context(), []clerkinvite.Ref{testkit.Acme(email)})
 		require.NoError(t, err)
 	}
 	require.Equal(t, clerkinvite.StatusFailed, with.Member(t, "with@example.com").Status)

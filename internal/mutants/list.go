@@ -202,8 +202,8 @@ var mutants = []mutant{
 	}},
 
 	// Which members are delivered, and when.
-	{name: "Deliver with Refs delivers all members", test: "TestDeliver_Refs", edits: []edit{
-		{"deliver.go", "	case opts.Refs == nil:\n", "	case true:\n"},
+	{name: "DeliverMembers without refs delivers all members", test: "TestDeliverMembers", edits: []edit{
+		{"deliver.go", "	todo, err := normalizedRefs(refs)\n", "	todo, err := normalizedRefs(refs)\n	if len(refs) == 0 {\n		return s.Deliver(ctx, nil)\n	}\n"},
 	}},
 	{name: "parameters change although Clerk may have the invitation", test: "TestInvite_FixedConfiguration", edits: []edit{
 		{"invite.go", "	case !old.mayHaveInvitation():\n", "	case old.ID != \"\":\n"},

@@ -109,7 +109,7 @@ func costs() []cost {
 
 		{"Deliver", "nothing due", "0 claimed, 0 invited, 0 linked", 0, "", 1, is.pending, do.deliver},
 		{"Deliver", "1 due", "1 claimed, 1 invited, 0 linked", 2, "GET /users, POST /invitations", 10, is.reserved, do.deliver},
-		{"Deliver", "Refs: 1 of 25 due", "1 claimed, 1 invited, 0 linked", 2, "GET /users, POST /invitations", 3, is.manyReserved(25), do.deliverRefs},
+		{"DeliverMembers", "1 of 25 due", "1 claimed, 1 invited, 0 linked", 2, "GET /users, POST /invitations", 3, is.manyReserved(25), do.deliverMembers},
 		{"Deliver", "25 due", "25 claimed, 25 invited, 0 linked", 4, "GET /users, 3 POST /invitations/bulk", 14, is.manyReserved(25), do.deliver},
 		{"Deliver", "25 due, all users", "25 claimed, 0 invited, 25 linked", 1, "GET /users", 9, is.manyReservedUsers(25), do.deliver},
 		{"Deliver", "1 whose create's response was lost", "1 claimed, 1 invited, 0 linked", 3, "2 GET /invitations, GET /users", 10, is.lost, do.deliver},
@@ -392,8 +392,8 @@ func (verbs) deliver(ctx context.Context, b *costBundle) (any, error) {
 	return fmt.Sprintf("%d claimed, %d invited, %d linked", r.Claimed, r.Invited, r.Linked), err
 }
 
-func (verbs) deliverRefs(ctx context.Context, b *costBundle) (any, error) {
-	r, err := b.Deliver(ctx, &clerkinvite.DeliverOptions{Refs: []clerkinvite.Ref{testkit.Acme("p7@example.com")}})
+func (verbs) deliverMembers(ctx context.Context, b *costBundle) (any, error) {
+	r, err := b.DeliverMembers(ctx, []clerkinvite.Ref{testkit.Acme("p7@example.com")})
 	return fmt.Sprintf("%d claimed, %d invited, %d linked", r.Claimed, r.Invited, r.Linked), err
 }
 

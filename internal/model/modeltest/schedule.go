@@ -58,7 +58,7 @@ type task struct {
 	verb    verb
 	name    string
 	actor   string
-	ref     clerkinvite.Ref // its member, for verbs about one member and Deliver with Refs
+	ref     clerkinvite.Ref // its member, for verbs about one member and DeliverMembers
 	began   int             // step
 	shown   int             // the step whose state Clerk's lists showed when it began
 	beganAt time.Time
