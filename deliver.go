@@ -19,7 +19,8 @@ type pass struct {
 	failures   int                      // how many creates or added users in a row had an unexplained failure; see countFailures
 	refusing   map[string]error         // organizations that accept no new members, by ID: they are full, or do not exist
 
-	claims map[string]claim // by member ID
+	claims  map[string]claim // by member ID
+	refused map[string]error // why the store refused to claim a member, by ID
 }
 
 // claim is the claim of a pass on a row, and what it has replaced.
@@ -148,8 +149,9 @@ func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverRepo
 		return err
 	}
 	due := s.now() // members that this call postpones are due later, so they do not come back
+	refused := make(map[string]bool)
 	for lost := 0; lost < maxLost && report.batch(limit) > 0; {
-		b, err := s.deliverBatch(ctx, due, report.batch(limit))
+		b, err := s.deliverBatch(ctx, due, report.batch(limit), refused)
 		report.count(b.deliveries)
 		if done != nil && len(b.claimed) > 0 {
 			done(b.claimed, b.deliveries)
@@ -157,7 +159,10 @@ func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverRepo
 		if err != nil || !b.found {
 			return err
 		}
-		if len(b.claimed) > 0 {
+		for id := range b.refused { // these stay due, and must not come back before all others
+			refused[id] = true
+		}
+		if len(b.claimed)+len(b.refused) > 0 {
 			lost = 0
 		} else {
 			lost++
@@ -170,13 +175,14 @@ func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverRepo
 type dueBatch struct {
 	found      bool      // false if no member is due, or another process has the turn to deliver them
 	claimed    []*Member // none if other processes were faster
+	refused    map[string]error
 	deliveries []delivery
 }
 
-// deliverBatch delivers the next members that are due.
-func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int) (b dueBatch, err error) {
+// deliverBatch delivers the next members that are due, except those that the store has refused to claim.
+func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int, refused map[string]bool) (b dueBatch, err error) {
 	ctx = withStoredLimits(ctx)
-	rows, err := s.due(ctx, due, size)
+	rows, err := s.due(ctx, due, size, refused)
 	if err != nil || len(rows) == 0 {
 		return b, err
 	}
@@ -189,13 +195,13 @@ func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int) (b 
 	}
 	defer p.end()
 	if waited { // the other process may have delivered these: read again
-		if rows, err = s.due(ctx, due, size); err != nil || len(rows) == 0 {
+		if rows, err = s.due(ctx, due, size, refused); err != nil || len(rows) == 0 {
 			return b, err
 		}
 	}
 	b.found = true
 	b.claimed, err = s.claimRows(ctx, p, rows)
-	if err != nil || len(b.claimed) == 0 {
+	if b.refused = p.refused; err != nil || len(b.claimed) == 0 {
 		return b, err
 	}
 	s.lastTenant.Store(&rows[len(rows)-1].TenantID)
@@ -204,14 +210,16 @@ func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int) (b 
 	return b, stopError(ctx, b.deliveries)
 }
 
-// due returns the next members that are due, beginning after the tenant at which the previous batch ended,
-// so that tenants take turns from call to call, too.
-func (s *Service) due(ctx context.Context, at time.Time, limit int) ([]*Member, error) {
-	q := DueQuery{At: at, Limit: limit}
+// due returns the next members that are due, except those in refused. It begins after the tenant at which the previous
+// batch ended, so that tenants take turns from call to call, too.
+func (s *Service) due(ctx context.Context, at time.Time, limit int, refused map[string]bool) ([]*Member, error) {
+	q := DueQuery{At: at, Limit: limit + len(refused)}
 	if last := s.lastTenant.Load(); last != nil {
 		q.AfterTenantID = *last
 	}
-	return s.store.Due(ctx, q)
+	rows, err := s.store.Due(ctx, q)
+	rows = slices.DeleteFunc(rows, func(row *Member) bool { return refused[row.ID] })
+	return rows[:min(limit, len(rows))], err
 }
 
 // DeliverMembers sends the invitations of these members only, such as those that the caller has just
@@ -320,11 +328,13 @@ func (s *Service) claimRows(ctx context.Context, p *pass, rows []*Member) (claim
 	if err != nil {
 		return nil, err
 	}
-	for _, r := range results {
+	p.refused = make(map[string]error)
+	for i, r := range results {
 		switch {
 		case r.Err == nil:
 			claimed = append(claimed, r.Member)
 		case !errors.Is(r.Err, ErrConflict): // concerns only this row
+			p.refused[changes[i].Old.ID] = r.Err
 			s.log.ErrorContext(ctx, "member not claimed", "cause", logError(r.Err))
 		}
 	}

@@ -2007,3 +2007,78 @@ func (s *beforeUpdate) Update(ctx context.Context, changes []clerkinvite.Change)
 	}
 	return s.Store.Update(ctx, changes)
 }
+
+// refusingClaims is a store whose database refuses all updates of a tenant's rows, as with a constraint that is NOT VALID.
+type refusingClaims struct {
+	clerkinvite.Store
+	tenant string
+}
+
+var errRefusedRow = errors.New("the row violates a constraint")
+
+func (s refusingClaims) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	results := make([]clerkinvite.Result, len(changes))
+	var others []clerkinvite.Change
+	var at []int
+	for i, c := range changes {
+		if c.Old.TenantID == s.tenant {
+			results[i].Err = errRefusedRow
+		} else {
+			others, at = append(others, c), append(at, i)
+		}
+	}
+	written, err := s.Store.Update(ctx, others)
+	for k, i := range at {
+		if err == nil {
+			results[i] = written[k]
+		}
+	}
+	return results, err
+}
+
+func newRefusingClaims(t *testing.T) *testkit.Rig {
+	t.Helper()
+	b := testkit.NewMemory(t, testkit.Options{})
+	return testkit.New(t, testkit.Options{Clock: b.Clock}, b.Clerk, b.API, refusingClaims{b.Store, "bad"})
+}
+
+// Members that the database refuses to claim stay due. However many there are, other tenants' imports are delivered.
+func TestMembersThatCannotBeClaimedBlockNobody(t *testing.T) {
+	t.Parallel()
+	b := newRefusingClaims(t)
+	for i := range 250 {
+		_, err := b.Reserve(t.Context(), testkit.Params("bad", fmt.Sprintf("p%d@example.com", i)))
+		require.NoError(t, err)
+	}
+	_, err := b.ReserveMany(t.Context(), testkit.People(3, "q"))
+	require.NoError(t, err)
+	report, err := b.Deliver(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.DeliverReport{Claimed: 3, Invited: 3}, *report)
+	b.RequireEachInvitedOnce(t, testkit.People(3, "q"))
+
+	// The limit counts only what was claimed.
+	_, err = b.ReserveMany(t.Context(), testkit.People(3, "r"))
+	require.NoError(t, err)
+	report, err = b.Deliver(t.Context(), &clerkinvite.DeliverOptions{Limit: 2})
+	require.NoError(t, err)
+	require.Equal(t, clerkinvite.DeliverReport{Claimed: 2, Invited: 2}, *report)
+}
+
+// InviteMany does not wait for a member that the database refuses to claim.
+func TestInviteManyWithAMemberThatCannotBeClaimed(t *testing.T) {
+	t.Parallel()
+	for _, wait := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newRefusingClaims(t)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			results, err := b.InviteMany(ctx, []clerkinvite.InviteParams{testkit.Params("bad", "p@example.com"), testkit.Params("acme", "q@example.com")}, &clerkinvite.InviteManyOptions{Wait: wait})
+			require.NoError(t, err)
+			require.Equal(t, errRefusedRow, results[0].Err)
+			require.Equal(t, clerkinvite.StatusReserved, results[0].Member.Status)
+			require.NoError(t, results[1].Err)
+			require.Equal(t, clerkinvite.StatusPending, results[1].Member.Status)
+		})
+	}
+}

@@ -267,6 +267,13 @@ func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remain
 		return rest, err
 	}
 	p.more = more && len(claimed) == passSize
+	rows = slices.DeleteFunc(slices.Clone(rows), func(row *Member) bool {
+		refusal, refused := p.refused[row.ID]
+		if refused {
+			m.results[m.input[row.ID]] = Result{row, refusal}
+		}
+		return refused
+	})
 	rest.waiting, err = m.readUnclaimed(ctx, rows, claimed)
 	if err != nil {
 		return rest, err

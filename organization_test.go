@@ -1846,3 +1846,35 @@ func TestOrganization_RemoveBesideAFailingHook(t *testing.T) {
 		})
 	}
 }
+
+// A tenant has deleted its organization, in which a user was awaited. That does not fail the user's sign-in, whose other tenants
+// are resolved, nor the user's webhooks.
+func TestOrganization_DeletedWhileAUserIsAwaited(t *testing.T) {
+	t.Parallel()
+	testkit.Each(t, testkit.Options{Organization: testkit.Organization}, func(t *testing.T, b *testkit.Rig) {
+		const email = "ada@example.com"
+		b.Clerk.AddOrganization("org_other", clerkinvitetest.OrganizationSpec{})
+		u := b.Clerk.AddVerifiedUser(email)
+		b.MustInvite(t, email)
+		other := testkit.Params("other", email)
+		other.Organization = &clerkinvite.Organization{ID: "org_other"}
+		m, err := b.Invite(t.Context(), other)
+		require.NoError(t, err)
+		b.Clerk.DeleteOrganization(testkit.Organization)
+		require.NoError(t, b.Clerk.AcceptOrganization(m.InvitationID, u.ID))
+		b.Clerk.Settle()
+
+		changed, err := b.ResolveUser(t.Context(), u.ID)
+		require.NoError(t, err)
+		require.Len(t, changed, 1)
+		require.Equal(t, clerkinvite.StatusActive, changed[0].Status)
+		require.Empty(t, b.Receive(t, b.Clerk.UserUpdated(u.ID)))
+		require.Equal(t, clerkinvite.StatusPending, b.Member(t, email).Status)
+
+		// After the expiry too.
+		b.Clock.Advance(60 * 24 * time.Hour)
+		changed, err = b.ResolveUser(t.Context(), u.ID)
+		require.NoError(t, err)
+		require.Empty(t, changed)
+	})
+}

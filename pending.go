@@ -279,7 +279,12 @@ func (s *Service) proveRow(ctx context.Context, u *User, row *Member, p proof) e
 	if !row.Status.Waits() || !u.hasVerified(row.Email) {
 		return nil
 	}
-	if err := s.addMemberships(ctx, row.organization(), []string{u.ID}, p); err != nil {
+	err := s.addMemberships(ctx, row.organization(), []string{u.ID}, p)
+	if saysDeletedOrganization(err) { // it has no members, and must not keep the user from other tenants for ever
+		p.members[Membership{OrganizationID: row.organization(), UserID: u.ID}] = false
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	if (u.joined(row, s.now()) == needsList || p.onlyAccepted) && p.isMember(u, row) {

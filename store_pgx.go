@@ -163,6 +163,7 @@ func (w *pgxWriter) fault(err error, begin bool) error {
 	}
 	switch class := pg.Code[:min(2, len(pg.Code))]; {
 	case class == "22", class == "23", class == "44", class == "P0", // invalid data, a constraint, a view's check, RAISE in a trigger
+		pg.Code == "55P03", // lock_timeout: another transaction has locked a row
 		strings.Contains(pg.Where, "clerkinvite_mirror()"):
 		return rowError{err}
 	}
@@ -510,14 +511,16 @@ func (f onChange) inTx(ctx context.Context, own bool, begin func(context.Context
 	return blamed(ctx, err)
 }
 
+// hookTime is divided among the changes if the caller's context has no deadline.
+const hookTime = time.Minute
+
 // shareOfTime returns a context for one call of the hook with n changes. It ends before ctx, so that
 // blocking for one row does not use up the time of the others.
 func shareOfTime(ctx context.Context, n int) (context.Context, context.CancelFunc) {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return ctx, func() {}
+	left := hookTime
+	if deadline, ok := ctx.Deadline(); ok {
+		left = time.Until(deadline)
 	}
-	left := time.Until(deadline)
 	if n == 1 {
 		return context.WithTimeout(ctx, left/2)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"regexp"
 	"slices"
@@ -1179,4 +1180,109 @@ func TestPgxStore_InvalidInputIsNotRetried(t *testing.T) {
 		require.ErrorContains(t, results[0].Err, "not valid UTF-8")
 		require.Zero(t, time.Since(began))
 	})
+}
+
+// The hook blocks for one tenant's members. Also without a deadline of the caller it gets one, so Reconcile ends, a sign-in
+// changes the members of other tenants, and Invite returns the hook's error.
+func TestHookThatBlocksWithoutADeadline(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		second bool // tenant a has a row of the user's second address, which must be erased first
+		act    func(ctx context.Context, b *testkit.Rig, u clerkinvite.User) error
+	}{
+		"Reconcile": {true, func(ctx context.Context, b *testkit.Rig, _ clerkinvite.User) error {
+			_, err := b.Reconcile(ctx, nil)
+			return err
+		}},
+		"ResolveUser": {false, func(ctx context.Context, b *testkit.Rig, u clerkinvite.User) error {
+			_, err := b.ResolveUser(ctx, u.ID)
+			return err
+		}},
+		"Invite": {false, func(ctx context.Context, b *testkit.Rig, _ clerkinvite.User) error {
+			_, err := b.Invite(ctx, testkit.Params("a", "x@example.com"))
+			return err
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t)
+			synctest.Test(t, func(t *testing.T) {
+				pool := db.Pool(t, func(c *pgxpool.Config) {
+					c.ConnConfig.LookupFunc = new(net.Resolver).LookupHost // other tests' goroutines share the default resolver's
+				})
+				blocks := false
+				store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{OnChange: func(ctx context.Context, _ pgx.Tx, changes []clerkinvite.Change) error {
+					isOfA := func(m *clerkinvite.Member) bool { return m != nil && m.TenantID == "a" }
+					if !blocks || !slices.ContainsFunc(changes, func(c clerkinvite.Change) bool { return isOfA(c.Old) || isOfA(c.New) }) {
+						return nil
+					}
+					<-ctx.Done()
+					return ctx.Err()
+				}})
+				require.NoError(t, store.Migrate(t.Context()))
+				clerk := clerkinvitetest.NewClerk()
+				b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+				u := clerk.AddVerifiedUser("old@example.com")
+				for _, tenant := range []string{"a", "b"} {
+					_, err := b.Invite(t.Context(), testkit.Params(tenant, "old@example.com"))
+					require.NoError(t, err)
+				}
+				clerk.AddEmail(u.ID, clerkinvitetest.EmailSpec{Address: "new@example.com", Verified: true})
+				if test.second {
+					_, err := b.Invite(t.Context(), testkit.Params("a", "new@example.com"))
+					require.ErrorAs(t, err, new(*clerkinvite.DuplicateEmailError))
+				}
+				clerk.SetPrimaryEmail(u.ID, "new@example.com")
+				clerk.RemoveEmail(u.ID, "old@example.com")
+				b.Clock.Advance(2 * time.Hour)
+				blocks = true
+				ctx, cancel := context.WithCancel(t.Context())
+				defer time.AfterFunc(time.Hour, cancel).Stop()
+				err := test.act(ctx, b, u)
+				require.NoError(t, ctx.Err(), "it hangs")
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				if name != "Invite" {
+					_, err = b.Get(t.Context(), clerkinvite.Ref{TenantID: "b", Email: "new@example.com"})
+					require.NoError(t, err, "the other tenant's member has the new address")
+				}
+			})
+		})
+	}
+}
+
+// With a lock_timeout, a row that another transaction has locked, or an address that it has reserved, fails alone.
+func TestPgxStoreLockTimeout(t *testing.T) {
+	t.Parallel()
+	store, pool := testkit.NewPgxStore(t, func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["lock_timeout"] = "50ms" })
+	var rows []*clerkinvite.Member
+	for i := range 5 {
+		rows = append(rows, testkit.ReservedRow("tenant", fmt.Sprintf("p%d@example.com", i)))
+	}
+	members := testkit.InsertRows(t, store, rows...)
+	tx, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(t.Context()) }()
+	_, err = tx.Exec(t.Context(), `SELECT FROM clerkinvite_member WHERE email = 'p3@example.com' FOR UPDATE`)
+	require.NoError(t, err)
+	testkit.InsertRows(t, store.WithTx(tx), testkit.ReservedRow("tenant", "q3@example.com"))
+
+	var changes []clerkinvite.Change
+	var inserts []*clerkinvite.Member
+	for i, m := range members {
+		changes = append(changes, clerkinvite.Change{Old: m, New: testkit.PendingRow(m)})
+		inserts = append(inserts, testkit.ReservedRow("tenant", fmt.Sprintf("q%d@example.com", i)))
+	}
+	requireOnlyTheThird := func(results []clerkinvite.Result, err error) {
+		t.Helper()
+		require.NoError(t, err)
+		for i, r := range results {
+			if i == 3 {
+				require.Equal(t, "55P03", sqlState(r.Err))
+			} else {
+				require.NoError(t, r.Err)
+			}
+		}
+	}
+	requireOnlyTheThird(store.Update(t.Context(), changes))
+	requireOnlyTheThird(store.Insert(t.Context(), inserts))
 }
