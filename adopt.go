@@ -42,7 +42,8 @@ type AdoptParams struct {
 //     the address occurs twice in the list. To link this user to a reserved or pending member, call
 //     [Service.ResolveUser]. To link this user to a failed, revoked, expired or removed member, call
 //     [Service.Invite];
-//   - [ErrUserTaken] if another member of the tenant has this ClerkUserID. Member is that member.
+//   - [ErrUserTaken] if another member of the tenant has this ClerkUserID. Member is that member;
+//   - [ErrConflict] if other processes keep changing that member.
 //
 // If the call could not continue, it returns the context's or the store's error, unchanged. People who
 // were not reached have the same error as their Err.

@@ -324,7 +324,7 @@ func (s *Service) claimRows(ctx context.Context, p *pass, rows []*Member) (claim
 			changes = append(changes, Change{row, p.claim(s, *row)})
 		}
 	}
-	results, err := s.apply(ctx, s.store, changes)
+	results, err := s.applyBounded(ctx, changes)
 	if err != nil {
 		return nil, err
 	}
@@ -335,7 +335,7 @@ func (s *Service) claimRows(ctx context.Context, p *pass, rows []*Member) (claim
 			claimed = append(claimed, r.Member)
 		case !errors.Is(r.Err, ErrConflict): // concerns only this row
 			p.refused[changes[i].Old.ID] = r.Err
-			s.log.ErrorContext(ctx, "member not claimed", "cause", logError(r.Err))
+			s.log.ErrorContext(ctx, "member not claimed", "member", *changes[i].Old, "cause", logError(r.Err))
 		}
 	}
 	return claimed, nil

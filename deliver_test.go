@@ -688,6 +688,58 @@ func refuseStatus(email string, status clerkinvite.Status, err error) func(*cler
 	}
 }
 
+// lockedStore is a store in which another transaction has locked a row, without a lock_timeout.
+type lockedStore struct {
+	clerkinvite.Store
+	email string
+}
+
+func (s lockedStore) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	if slices.ContainsFunc(changes, func(c clerkinvite.Change) bool { return c.Old.Email == s.email }) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return s.Store.Update(ctx, changes)
+}
+
+// The other members of its batches are delivered and resolved in time.
+func TestLockedRowBlocksNobody(t *testing.T) {
+	t.Parallel()
+	for _, pending := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := testkit.NewMemory(t, testkit.Options{})
+			_, err := b.ReserveMany(t.Context(), testkit.People(30, "p"))
+			require.NoError(t, err)
+			if pending {
+				_, err = b.Deliver(t.Context(), nil)
+				require.NoError(t, err)
+				for _, p := range testkit.People(30, "p") {
+					_, err = b.Clerk.Accept(p.Email)
+					require.NoError(t, err)
+				}
+			}
+			b = testkit.New(t, testkit.Options{}, b.Clerk, b.API, lockedStore{b.Store, "p3@example.com"})
+			start, want := time.Now(), clerkinvite.StatusPending
+			if pending {
+				want = clerkinvite.StatusActive
+				_, err = b.Reconcile(t.Context(), nil)
+				require.ErrorContains(t, err, "the member was not written in time")
+			} else {
+				_, err = b.Deliver(t.Context(), nil)
+				require.NoError(t, err)
+			}
+			for _, p := range testkit.People(30, "p") {
+				if m := b.Member(t, p.Email); p.Email != "p3@example.com" {
+					require.Equal(t, want, m.Status, p.Email)
+				} else {
+					require.NotEqual(t, want, m.Status)
+				}
+			}
+			require.Less(t, time.Since(start), time.Minute)
+		})
+	}
+}
+
 // A row that the host's database refuses to change does not block others, and is not invited again by each attempt.
 func TestDeliver_RowThatCannotBeWritten(t *testing.T) {
 	t.Parallel()

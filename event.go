@@ -1,6 +1,7 @@
 package clerkinvite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -122,8 +123,8 @@ func parseEvent(payload []byte) (*Event, error) {
 // than two minutes old, HandleEvent returns [ErrUnconfirmed]. It ignores a contradicted event that is
 // older or has no Timestamp.
 //
-// Errors: [ErrUnconfirmed]; *[ClerkInvitationError] if Clerk fails; the context's and the store's
-// error, unchanged. After an error, deliver the event again. HandleEvent is safe for concurrent use
+// Errors: [ErrUnconfirmed]; *[ClerkInvitationError] if Clerk fails; [ErrConflict] if other processes
+// keep changing a row; the context's and the store's error, unchanged. After an error, deliver the event again. HandleEvent is safe for concurrent use
 // and safe to retry.
 func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err error) {
 	ctx, op := s.observe(ctx, "HandleEvent")
@@ -314,27 +315,35 @@ func (s *Service) joinedOrganization(ctx context.Context, e *Event) ([]*Member, 
 	return changed, err
 }
 
-// revokedInOrganization revokes the members whose invitation was revoked at Clerk.
+// revokedInOrganization revokes the members whose invitation was revoked at Clerk. It returns the first error.
 func (s *Service) revokedInOrganization(ctx context.Context, e *Event, rows []*Member) (changed []*Member, err error) {
 	for _, row := range rows {
 		if row.Status != StatusPending || row.InvitationID != e.InvitationID || row.Due() { // a resend revokes the older one itself
 			continue
 		}
-		list, err := s.listAll(ctx, row)
-		if err != nil {
-			return changed, s.clerkError(ctx, "list invitations", err)
-		}
-		next := listedAsEnded(row, list, s.now())
-		if next == nil {
-			return changed, s.unconfirmed(ctx, e)
-		}
-		now, err := s.changeOne(ctx, row, next)
-		switch {
-		case err == nil:
+		now, rowErr := s.revokedAtClerk(ctx, e, row)
+		if now != nil {
 			changed = append(changed, now)
-		case !errors.Is(err, ErrConflict): // otherwise another process was faster
-			return changed, err
 		}
+		err = cmp.Or(err, rowErr)
 	}
-	return changed, nil
+	return changed, err
+}
+
+// revokedAtClerk revokes the member of an event if Clerk lists its invitation as revoked. It returns nil if another process
+// was faster.
+func (s *Service) revokedAtClerk(ctx context.Context, e *Event, row *Member) (*Member, error) {
+	list, err := s.listAll(ctx, row)
+	if err != nil {
+		return nil, s.clerkError(ctx, "list invitations", err)
+	}
+	next := listedAsEnded(row, list, s.now())
+	if next == nil {
+		return nil, s.unconfirmed(ctx, e)
+	}
+	now, err := s.changeOne(ctx, row, next)
+	if errors.Is(err, ErrConflict) {
+		err = nil
+	}
+	return now, err
 }

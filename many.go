@@ -40,8 +40,9 @@ type InviteManyProgress struct {
 // and invites 10 per request (one per request with PublicMetadata).
 //
 // It always returns one Result for each of ps, in the same order. Member is the row, or nil without
-// a row. Err is the error that Invite would return. If an address occurs again, Err is a
-// *[DuplicateEmailError] with the first occurrence's member. Without an Err, Member is
+// a row. Err is the error that Invite would return, but InviteMany does not ask Clerk about
+// duplicates. If an address occurs again, Err is a *[DuplicateEmailError] with the first occurrence's
+// member. Without an Err, Member is
 //   - active: an existing Clerk user was linked, and no email was sent;
 //   - pending: Clerk has sent the invitation;
 //   - reserved: a rate limit, another process or the end of the call prevented the delivery. Run or

@@ -43,8 +43,8 @@ func InvitationID(clerkUserID string) (string, bool) {
 // If u has given up the address of an active member, the member gets u's verified primary address,
 // unless another member of the tenant has it.
 //
-// Errors: *[InvalidParamsError]; the context's and the store's error, unchanged. Resolve is safe
-// for concurrent use and safe to retry.
+// Errors: *[InvalidParamsError]; [ErrConflict] if other processes keep changing a row; the context's
+// and the store's error, unchanged. Resolve is safe for concurrent use and safe to retry.
 func (s *Service) Resolve(ctx context.Context, u User) (_ []*Member, err error) {
 	ctx, op := s.observe(ctx, "Resolve")
 	defer op.end(&err)
@@ -62,8 +62,8 @@ func (s *Service) Resolve(ctx context.Context, u User) (_ []*Member, err error) 
 // for members whose invitation has expired, and one more per organization that a member of this user waits for.
 //
 // Errors: *[InvalidParamsError]; [ErrNotFound] if Clerk has no such user;
-// *[ClerkInvitationError] if Clerk fails; the context's and the store's error, unchanged.
-// ResolveUser is safe for concurrent use and safe to retry.
+// *[ClerkInvitationError] if Clerk fails; [ErrConflict] if other processes keep changing a row; the
+// context's and the store's error, unchanged. ResolveUser is safe for concurrent use and safe to retry.
 func (s *Service) ResolveUser(ctx context.Context, userID string) (_ []*Member, err error) {
 	ctx, op := s.observe(ctx, "ResolveUser")
 	defer op.end(&err)

@@ -3,6 +3,7 @@ package clerkinvite
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -123,15 +124,42 @@ func (s *Service) apply(ctx context.Context, st TxStore, changes []Change) ([]Re
 	return results, nil
 }
 
-// writeTime limits applyBounded.
+// writeTime limits each of the two rounds of applyBounded.
 const writeTime = 15 * time.Second
 
-// applyBounded is apply with a time limit, for changes of several tenants. Without the limit, a hook that
-// blocks for one tenant would block the others forever. A PgxStore divides the time among the changes.
+// applyBounded is apply with a time limit, for changes of several tenants. Without the limit, a hook that blocks for one
+// tenant, or a row that another transaction has locked, would block the others forever. A PgxStore divides the time
+// among the changes with a hook. If the time is used up, applyBounded tries each change alone.
 func (s *Service) applyBounded(ctx context.Context, changes []Change) ([]Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, writeTime)
+	limited, cancel := context.WithTimeout(ctx, writeTime)
 	defer cancel()
-	return s.apply(ctx, s.store, changes)
+	results, err := s.apply(limited, s.store, changes)
+	if err == nil || limited.Err() == nil || ctx.Err() != nil {
+		return results, err
+	}
+	return s.applyAlone(ctx, changes)
+}
+
+// applyAlone makes each change alone. A change that takes longer than a second gets an error.
+func (s *Service) applyAlone(ctx context.Context, changes []Change) ([]Result, error) {
+	limited, cancel := context.WithTimeout(ctx, writeTime)
+	defer cancel()
+	results := make([]Result, len(changes))
+	for i := range changes {
+		alone, cancel := context.WithTimeout(limited, time.Second)
+		one, err := s.apply(alone, s.store, changes[i:i+1])
+		late := alone.Err() != nil && ctx.Err() == nil
+		cancel()
+		switch {
+		case err == nil:
+			results[i] = one[0]
+		case late:
+			results[i].Err = fmt.Errorf("clerkinvite: the member was not written in time, perhaps because another transaction has locked its row: %w", err)
+		default:
+			return nil, err
+		}
+	}
+	return results, nil
 }
 
 // change reads a member, calls next for the new version of its row, and writes that version. If another process

@@ -309,6 +309,21 @@ var mutants = []mutant{
 	{name: "a membership ends that another tenant needs", test: "TestOrganization_WithdrawKeepsAMembershipOfOthers/Revoke/another_tenant_needs_it", edits: []edit{
 		{"organization.go", "	err = s.removeUnneeded(ctx, row, u, p)\n	if errors.Is(err, ErrLastAdmin) { // the user", "	err = s.removeMember(ctx, row.organization(), u.ID)\n	if errors.Is(err, ErrLastAdmin) { // the user"},
 	}},
+	{name: "a locked row keeps others from being claimed", test: "TestLockedRowBlocksNobody", edits: []edit{
+		{"deliver.go", "s.applyBounded(ctx, changes)", "s.apply(ctx, s.store, changes)"},
+	}},
+	{name: "a locked row keeps others from being resolved", test: "TestLockedRowBlocksNobody", edits: []edit{
+		{"state.go", "	return s.applyAlone(ctx, changes)\n", "	return results, err\n"},
+	}},
+	{name: "members that cannot be claimed come back before all others", test: "TestMembersThatCannotBeClaimedBlockNobody", edits: []edit{
+		{"deliver.go", "			refused[id] = true\n", "			_ = id\n"},
+	}},
+	{name: "a hook without a deadline", test: "TestHookThatBlocksWithoutADeadline", edits: []edit{
+		{"store_pgx.go", "	left := hookTime\n", "	left := 24 * time.Hour\n"},
+	}},
+	{name: "a deleted organization fails its users' sign-ins", test: "TestOrganization_DeletedWhileAUserIsAwaited", edits: []edit{
+		{"pending.go", "	if saysDeletedOrganization(err) {", "	if false {"},
+	}},
 	{name: "a failed look-up ends the count of failures in a row", test: "TestCountFailures", edits: []edit{
 		{"deliver_create.go", "func(a *attempt) bool { return a.verdict.kind.completes() }):", "func(a *attempt) bool { return a.verdict.kind != undecided }):"},
 	}},
