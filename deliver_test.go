@@ -719,13 +719,15 @@ func TestLockedRowBlocksNobody(t *testing.T) {
 				}
 			}
 			b = testkit.New(t, testkit.Options{}, b.Clerk, b.API, lockedStore{b.Store, "p3@example.com"})
-			start, want := time.Now(), clerkinvite.StatusPending
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			want := clerkinvite.StatusPending
 			if pending {
 				want = clerkinvite.StatusActive
-				_, err = b.Reconcile(t.Context(), nil)
+				_, err = b.Reconcile(ctx, nil)
 				require.ErrorContains(t, err, "the member was not written in time")
 			} else {
-				_, err = b.Deliver(t.Context(), nil)
+				_, err = b.Deliver(ctx, nil)
 				require.NoError(t, err)
 			}
 			for _, p := range testkit.People(30, "p") {
@@ -735,7 +737,6 @@ func TestLockedRowBlocksNobody(t *testing.T) {
 					require.NotEqual(t, want, m.Status)
 				}
 			}
-			require.Less(t, time.Since(start), time.Minute)
 		})
 	}
 }

@@ -502,7 +502,7 @@ func TestWebhookHandler(t *testing.T) {
 		"Clerk, wrapped": {r: hookRequest(sendExample), err: fmt.Errorf("ada@example.org: %w", limited), status: 500, body: "internal server error\n", handled: 1,
 			log: "too_many_requests", retryAfter: "91"},
 		"not found":                {r: hookRequest(sendExample), err: clerkinvite.ErrNotFound, status: 500, body: "internal server error\n", handled: 1, log: "no such member"},
-		"duplicate":                {r: hookRequest(sendExample), err: &clerkinvite.DuplicateEmailError{Ref: clerkinvite.Ref{TenantID: "t1", Email: "ada@example.org"}}, status: 500, body: "internal server error\n", handled: 1, log: "already has a member"},
+		"duplicate":                {r: hookRequest(sendExample), err: &clerkinvite.DuplicateEmailError{Ref: clerkinvite.Ref{TenantID: "t1", Email: "ada@example.org"}}, status: 500, body: "internal server error\n", handled: 1, log: "already has this person"},
 		"canceled":                 {r: hookRequest(sendExample), err: context.Canceled, status: 500, body: "internal server error\n", handled: 1, log: "context canceled"},
 		"bad event from the store": {r: hookRequest(sendExample), err: clerkinvite.ErrBadEvent, status: 500, body: "internal server error\n", handled: 1, log: "user=user_29w83sxmDNGwOuEthce5gg56FcC"},
 	} {

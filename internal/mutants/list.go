@@ -632,7 +632,7 @@ var mutants = []mutant{
 		{"mirror.go", "			leftSets = append(leftSets, name+\" = 'left_' || {{row}}.id\")\n", ""},
 	}},
 	{name: "a write for several tenants never ends", test: "TestReconcile_EndsAlthoughTheStoreHangs", edits: []edit{
-		{"state.go", "ctx, cancel := context.WithTimeout(ctx, writeTime)", "ctx, cancel := context.WithCancel(ctx)"},
+		{"state.go", "limited, cancel := context.WithTimeout(ctx, writeTime)\n	defer cancel()\n	results, err", "limited, cancel := context.WithCancel(ctx)\n	defer cancel()\n	results, err"},
 	}},
 	{name: "a panic in the first half skips the second", test: "TestOnChange_OneMemberDoesNotBlockOthers/panics", pkg: "./internal/attacks", edits: []edit{
 		{"store_pgx.go", "		defer splitInto(results[n:], batch[n:], write) // even if the first half panics\n		splitInto(results[:n], batch[:n], write)\n",
