@@ -1235,14 +1235,16 @@ func (s *failingStore) Update(ctx context.Context, changes []clerkinvite.Change)
 }
 
 func (s *failingStore) Find(ctx context.Context, q clerkinvite.Query) ([]*clerkinvite.Member, error) {
-	if whole, _ := s.fails("Find"); whole != nil {
+	whole, _ := s.fails("Find")
+	if whole != nil {
 		return nil, whole
 	}
 	return s.Store.Find(ctx, q)
 }
 
 func (s *failingStore) Page(ctx context.Context, q clerkinvite.PageQuery) ([]*clerkinvite.Member, error) {
-	if whole, _ := s.fails("Page"); whole != nil {
+	whole, _ := s.fails("Page")
+	if whole != nil {
 		return nil, whole
 	}
 	return s.Store.Page(ctx, q)
