@@ -3,6 +3,7 @@ package clerkinvite
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 )
@@ -117,7 +118,8 @@ const maxLost = 5
 // second time. Members of InviteMany and ReserveMany come after all others, and tenants take turns, as
 // [DueQuery] describes.
 //
-// It returns nil when no more members are due, or if another process is delivering them. Postponed members
+// It returns nil when no more members are due, or if another process is delivering them. It logs and
+// skips members that the store refuses to change. Postponed members
 // become due again by themselves. It stops early, with the report so far, and returns
 //   - the context's error when the context ends,
 //   - a *[ClerkInvitationError] when Clerk fails for a reason that concerns more than one member:
@@ -143,25 +145,23 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *Deliver
 }
 
 // deliverDue delivers members that are due, at most limit if that is not 0. After each pass it calls done, if
-// that is not nil, with the members as they were claimed, and their deliveries.
-func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverReport, done func(claimed []*Member, deliveries []delivery)) error {
+// that is not nil.
+func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverReport, done func(b dueBatch)) error {
 	if err := s.setClock(ctx, s.store); err != nil {
 		return err
 	}
 	due := s.now() // members that this call postpones are due later, so they do not come back
-	refused := make(map[string]bool)
+	refused := make(map[string]error)
 	for lost := 0; lost < maxLost && report.batch(limit) > 0; {
 		b, err := s.deliverBatch(ctx, due, report.batch(limit), refused)
 		report.count(b.deliveries)
-		if done != nil && len(b.claimed) > 0 {
-			done(b.claimed, b.deliveries)
+		if done != nil {
+			done(b)
 		}
 		if err != nil || !b.found {
 			return err
 		}
-		for id := range b.refused { // these stay due, and must not come back before all others
-			refused[id] = true
-		}
+		maps.Copy(refused, b.refused) // these stay due, and must not come back before all others
 		if len(b.claimed)+len(b.refused) > 0 {
 			lost = 0
 		} else {
@@ -173,14 +173,14 @@ func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverRepo
 
 // dueBatch is the result of one pass over due members.
 type dueBatch struct {
-	found      bool      // false if no member is due, or another process has the turn to deliver them
-	claimed    []*Member // none if other processes were faster
-	refused    map[string]error
-	deliveries []delivery
+	found      bool             // false if no member is due, or another process has the turn to deliver them
+	claimed    []*Member        // none if other processes were faster
+	refused    map[string]error // as in pass
+	deliveries []delivery       // one for each of claimed
 }
 
 // deliverBatch delivers the next members that are due, except those that the store has refused to claim.
-func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int, refused map[string]bool) (b dueBatch, err error) {
+func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int, refused map[string]error) (b dueBatch, err error) {
 	ctx = withStoredLimits(ctx)
 	rows, err := s.due(ctx, due, size, refused)
 	if err != nil || len(rows) == 0 {
@@ -212,13 +212,13 @@ func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int, ref
 
 // due returns the next members that are due, except those in refused. It begins after the tenant at which the previous
 // batch ended, so that tenants take turns from call to call, too.
-func (s *Service) due(ctx context.Context, at time.Time, limit int, refused map[string]bool) ([]*Member, error) {
+func (s *Service) due(ctx context.Context, at time.Time, limit int, refused map[string]error) ([]*Member, error) {
 	q := DueQuery{At: at, Limit: limit + len(refused)}
 	if last := s.lastTenant.Load(); last != nil {
 		q.AfterTenantID = *last
 	}
 	rows, err := s.store.Due(ctx, q)
-	rows = slices.DeleteFunc(rows, func(row *Member) bool { return refused[row.ID] })
+	rows = slices.DeleteFunc(rows, func(row *Member) bool { return refused[row.ID] != nil })
 	return rows[:min(limit, len(rows))], err
 }
 

@@ -688,59 +688,6 @@ func refuseStatus(email string, status clerkinvite.Status, err error) func(*cler
 	}
 }
 
-// lockedStore is a store in which another transaction has locked a row, without a lock_timeout.
-type lockedStore struct {
-	clerkinvite.Store
-	email string
-}
-
-func (s lockedStore) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
-	if slices.ContainsFunc(changes, func(c clerkinvite.Change) bool { return c.Old.Email == s.email }) {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}
-	return s.Store.Update(ctx, changes)
-}
-
-// The other members of its batches are delivered and resolved in time.
-func TestLockedRowBlocksNobody(t *testing.T) {
-	t.Parallel()
-	for _, pending := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			b := testkit.NewMemory(t, testkit.Options{})
-			_, err := b.ReserveMany(t.Context(), testkit.People(30, "p"))
-			require.NoError(t, err)
-			if pending {
-				_, err = b.Deliver(t.Context(), nil)
-				require.NoError(t, err)
-				for _, p := range testkit.People(30, "p") {
-					_, err = b.Clerk.Accept(p.Email)
-					require.NoError(t, err)
-				}
-			}
-			b = testkit.New(t, testkit.Options{}, b.Clerk, b.API, lockedStore{b.Store, "p3@example.com"})
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
-			want := clerkinvite.StatusPending
-			if pending {
-				want = clerkinvite.StatusActive
-				_, err = b.Reconcile(ctx, nil)
-				require.ErrorContains(t, err, "the member was not written in time")
-			} else {
-				_, err = b.Deliver(ctx, nil)
-				require.NoError(t, err)
-			}
-			for _, p := range testkit.People(30, "p") {
-				if m := b.Member(t, p.Email); p.Email != "p3@example.com" {
-					require.Equal(t, want, m.Status, p.Email)
-				} else {
-					require.NotEqual(t, want, m.Status)
-				}
-			}
-		})
-	}
-}
-
 // A row that the host's database refuses to change does not block others, and is not invited again by each attempt.
 func TestDeliver_RowThatCannotBeWritten(t *testing.T) {
 	t.Parallel()
@@ -2121,12 +2068,22 @@ func TestMembersThatCannotBeClaimedBlockNobody(t *testing.T) {
 // InviteMany does not wait for a member that the database refuses to claim.
 func TestInviteManyWithAMemberThatCannotBeClaimed(t *testing.T) {
 	t.Parallel()
-	for _, wait := range []bool{false, true} {
+	for _, c := range []struct{ wait, turnTaken bool }{{}, {wait: true}, {wait: true, turnTaken: true}} {
 		synctest.Test(t, func(t *testing.T) {
 			b := newRefusingClaims(t)
+			if c.turnTaken {
+				_, err := b.Store.SwapTime(t.Context(), "turn deliver", time.Time{}, b.Clock.Now().Add(100*time.Second))
+				require.NoError(t, err)
+			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 			defer cancel()
-			results, err := b.InviteMany(ctx, []clerkinvite.InviteParams{testkit.Params("bad", "p@example.com"), testkit.Params("acme", "q@example.com")}, &clerkinvite.InviteManyOptions{Wait: wait})
+			go func() {
+				for ctx.Err() == nil {
+					time.Sleep(time.Second)
+					b.Clock.Advance(time.Second)
+				}
+			}()
+			results, err := b.InviteMany(ctx, []clerkinvite.InviteParams{testkit.Params("bad", "p@example.com"), testkit.Params("acme", "q@example.com")}, &clerkinvite.InviteManyOptions{Wait: c.wait})
 			require.NoError(t, err)
 			require.Equal(t, errRefusedRow, results[0].Err)
 			require.Equal(t, clerkinvite.StatusReserved, results[0].Member.Status)

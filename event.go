@@ -342,8 +342,11 @@ func (s *Service) revokedAtClerk(ctx context.Context, e *Event, row *Member) (*M
 		return nil, s.unconfirmed(ctx, e)
 	}
 	now, err := s.changeOne(ctx, row, next)
-	if errors.Is(err, ErrConflict) {
-		err = nil
+	switch {
+	case errors.Is(err, ErrConflict):
+		return nil, nil
+	case err != nil:
+		return nil, err
 	}
-	return now, err
+	return now, nil
 }

@@ -219,10 +219,11 @@ func (m *many) deliver(ctx context.Context) error {
 // call's members that still wait and have no error. A member whose earlier attempt failed is delivered again here
 // if it is due, and counts as waiting only if a limit now delays it.
 func (m *many) deliverInTurn(ctx context.Context) (waiting []*Member, err error) {
-	err = m.s.deliverDue(ctx, 0, &DeliverReport{}, func(claimed []*Member, deliveries []delivery) {
-		for i, d := range deliveries {
-			if _, ours := m.input[claimed[i].ID]; ours {
-				m.complete(ctx, claimed[i].ID, d)
+	err = m.s.deliverDue(ctx, 0, &DeliverReport{}, func(b dueBatch) {
+		m.noteRefused(b.refused)
+		for i, d := range b.deliveries {
+			if _, ours := m.input[b.claimed[i].ID]; ours {
+				m.complete(ctx, b.claimed[i].ID, d)
 			}
 		}
 		m.progress(time.Time{})
@@ -244,6 +245,15 @@ func (m *many) deliverInTurn(ctx context.Context) (waiting []*Member, err error)
 		waiting = append(waiting, unclaimed...)
 	}
 	return waiting, nil
+}
+
+// noteRefused notes why the store refuses to claim members. They stay due, but InviteMany does not wait for them.
+func (m *many) noteRefused(refused map[string]error) {
+	for id, err := range refused {
+		if i, ours := m.input[id]; ours {
+			m.results[i].Err = err
+		}
+	}
 }
 
 // remainder is the rows that a pass did not settle.
@@ -268,13 +278,8 @@ func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remain
 		return rest, err
 	}
 	p.more = more && len(claimed) == passSize
-	rows = slices.DeleteFunc(slices.Clone(rows), func(row *Member) bool {
-		refusal, refused := p.refused[row.ID]
-		if refused {
-			m.results[m.input[row.ID]] = Result{row, refusal}
-		}
-		return refused
-	})
+	m.noteRefused(p.refused)
+	rows = slices.DeleteFunc(slices.Clone(rows), func(row *Member) bool { return p.refused[row.ID] != nil })
 	rest.waiting, err = m.readUnclaimed(ctx, rows, claimed)
 	if err != nil {
 		return rest, err

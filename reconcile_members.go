@@ -175,7 +175,7 @@ func (r *reconciliation) lookUpActive(ctx context.Context) error {
 	}
 	for _, row := range r.active.rows {
 		if !clerkID.MatchString(row.ClerkUserID) {
-			r.s.log.WarnContext(ctx, "member has an invalid Clerk user ID", "member", *row)
+			r.s.log.WarnContext(ctx, "member has an invalid Clerk user ID", "tenant", row.TenantID, "member", row.ID) // the ID may be an address
 		}
 		// As in lookUpPending, keep at most 1,000 in memory until the key is proven right.
 		if r.noteUser(row) && (r.keyProvenFor(row) || len(r.missing) < reconcilePage) {

@@ -805,7 +805,7 @@ func TestReconcile_ForeignUserIDDoesNotBlockOthers(t *testing.T) {
 	old := b.Member(t, "old@example.com")
 	require.Equal(t, clerkinvite.StatusActive, old.Status)
 	require.Equal(t, "legacy|17", old.ClerkUserID)
-	require.Contains(t, log.String(), `msg="member has an invalid Clerk user ID" member.tenant=acme member.member=`+old.ID)
+	require.Contains(t, log.String(), `msg="member has an invalid Clerk user ID" tenant=acme member=`+old.ID)
 }
 
 // Clerk does not list a new user yet, and the process pauses for hours between that response and its decision.

@@ -3,7 +3,6 @@ package clerkinvite
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -124,47 +123,15 @@ func (s *Service) apply(ctx context.Context, st TxStore, changes []Change) ([]Re
 	return results, nil
 }
 
-const (
-	writeTime = 15 * time.Second // of a statement of applyBounded for several members
-	aloneTime = time.Second      // of one for a single member
-	maxLocked = 15               // how many single members may take that long
-)
+// writeTime limits applyBounded.
+const writeTime = 15 * time.Second
 
-// applyBounded is apply with a time limit, for changes of several tenants. Without the limit, a hook that blocks for one
-// tenant, or a row that another transaction has locked, would block the others forever. A PgxStore divides the time
-// among the changes with a hook. If the time is used up, applyBounded makes each change alone, and a change that takes
-// too long gets an error.
+// applyBounded is apply with a time limit, for changes of several tenants. Without the limit, a hook that
+// blocks for one tenant would block the others forever. A PgxStore divides the time among the changes.
 func (s *Service) applyBounded(ctx context.Context, changes []Change) ([]Result, error) {
-	results, late, err := s.applyWithin(ctx, writeTime, changes)
-	if !late {
-		return results, err
-	}
-	results = make([]Result, len(changes))
-	locked := 0
-	for i := range changes {
-		var alone []Result
-		if locked < maxLocked {
-			alone, late, err = s.applyWithin(ctx, aloneTime, changes[i:i+1])
-		}
-		switch {
-		case err == nil:
-			results[i] = alone[0]
-		case late:
-			locked++
-			results[i].Err = fmt.Errorf("clerkinvite: the member was not written in time, perhaps because another transaction has locked its row: %w", err)
-		default:
-			return nil, err
-		}
-	}
-	return results, nil
-}
-
-// applyWithin is apply with a time limit. late reports whether it failed because of the limit.
-func (s *Service) applyWithin(ctx context.Context, limit time.Duration, changes []Change) (results []Result, late bool, err error) {
-	limited, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, writeTime)
 	defer cancel()
-	results, err = s.apply(limited, s.store, changes)
-	return results, err != nil && limited.Err() != nil && ctx.Err() == nil, err
+	return s.apply(ctx, s.store, changes)
 }
 
 // change reads a member, calls next for the new version of its row, and writes that version. If another process

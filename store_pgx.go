@@ -163,7 +163,6 @@ func (w *pgxWriter) fault(err error, begin bool) error {
 	}
 	switch class := pg.Code[:min(2, len(pg.Code))]; {
 	case class == "22", class == "23", class == "44", class == "P0", // invalid data, a constraint, a view's check, RAISE in a trigger
-		pg.Code == "55P03", // lock_timeout: another transaction has locked a row
 		strings.Contains(pg.Where, "clerkinvite_mirror()"):
 		return rowError{err}
 	}

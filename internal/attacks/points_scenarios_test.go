@@ -489,7 +489,7 @@ func batches() []scenario {
 	}, {
 		name: "invite many while another process invites one of them", people: []person{{ann, "pending", "gone"}, {bob, "pending", "gone"}, {cyd, "pending", "gone"}},
 		act: func(a *actor) error { return a.results(a.svc.InviteMany(a.ctx, many, nil)) },
-		meddle: []meddle{{"applyWithin>apply/Update", false, func(a *actor) error {
+		meddle: []meddle{{"applyBounded>apply/Update", false, func(a *actor) error {
 			_, err := a.other.Invite(a.ctx, toAcme(bob))
 			return err
 		}}},
@@ -791,7 +791,7 @@ func resolutions() []scenario {
 			w.invited(ann)
 			w.clerk.ChangeEmail(u.ID, moved)
 		},
-		meddle: []meddle{{"applyWithin>apply/Update", false, editAnn}},
+		meddle: []meddle{{"applyBounded>apply/Update", false, editAnn}},
 		act: func(a *actor) error {
 			_, err := a.svc.Reconcile(a.ctx, nil)
 			return a.acked(moved, err)
