@@ -2076,13 +2076,14 @@ func TestInviteManyWithAMemberThatCannotBeClaimed(t *testing.T) {
 				require.NoError(t, err)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-			defer cancel()
-			go func() {
+			var clock sync.WaitGroup
+			clock.Go(func() {
 				for ctx.Err() == nil {
 					time.Sleep(time.Second)
 					b.Clock.Advance(time.Second)
 				}
-			}()
+			})
+			defer func() { cancel(); clock.Wait() }()
 			results, err := b.InviteMany(ctx, []clerkinvite.InviteParams{testkit.Params("bad", "p@example.com"), testkit.Params("acme", "q@example.com")}, &clerkinvite.InviteManyOptions{Wait: c.wait})
 			require.NoError(t, err)
 			require.Equal(t, errRefusedRow, results[0].Err)
