@@ -311,6 +311,7 @@ var mutants = []mutant{
 	}},
 	{name: "members that cannot be claimed come back before all others", test: "TestMembersThatCannotBeClaimedBlockNobody", edits: []edit{
 		{"deliver.go", "		maps.Copy(refused, b.refused) //", "		_ = maps.Copy[map[string]error, map[string]error] //"},
+		{"deliver.go", "len(b.claimed)+len(b.refused) > 0", "len(b.claimed) > 0"},
 	}},
 	{name: "a hook without a deadline", test: "TestHookThatBlocksWithoutADeadline", edits: []edit{
 		{"store_pgx.go", "	left := hookTime\n", "	left := 24 * time.Hour\n"},
