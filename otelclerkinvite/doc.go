@@ -87,13 +87,10 @@
 //	clerkinvite.clerk.<operation>   client     clerkinvite.operation, clerkinvite.outcome, peer.service
 //	clerkinvite.wait                internal   clerkinvite.outcome
 //
-// If Clerk responded with an error, the spans of the request and of its verb also have these
-// attributes:
+// Spans can also have these attributes: the first three if Clerk responded with an error, and
+// error.type at level Error. error.type is the outcome or, for the outcome error, the Go type of the error.
 //
-//	http.response.status_code, clerkinvite.clerk.code, clerkinvite.clerk.trace_id
-//
-// A span with level Error also has error.type: the outcome or, for the outcome error, the Go type of
-// the error.
+//	http.response.status_code, clerkinvite.clerk.code, clerkinvite.clerk.trace_id, error.type
 //
 // Run creates a Deliver span about every 15 seconds in each process, usually without children.
 // Drop it by name with a sampler or in the collector.
