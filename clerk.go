@@ -100,19 +100,22 @@ type RevokeRequest struct {
 	OrganizationID string // of an invitation into an organization, otherwise ""
 }
 
+// InvitationStatus is the status of an invitation at Clerk; it is not a member's [Status].
+type InvitationStatus string
+
 // The statuses of an invitation at Clerk.
 const (
-	InvitationPending  = "pending"
-	InvitationAccepted = "accepted"
-	InvitationRevoked  = "revoked"
-	InvitationExpired  = "expired"
+	InvitationPending  InvitationStatus = "pending"
+	InvitationAccepted InvitationStatus = "accepted"
+	InvitationRevoked  InvitationStatus = "revoked"
+	InvitationExpired  InvitationStatus = "expired"
 )
 
 // Invitation is Clerk's invitation object. It does not say who accepted the invitation.
 type Invitation struct {
 	ID             string
 	Email          string
-	Status         string
+	Status         InvitationStatus
 	URL            Secret `json:"-"` // anyone who has it can accept the invitation
 	PublicMetadata json.RawMessage
 	CreatedAt      time.Time
@@ -122,9 +125,9 @@ type Invitation struct {
 
 // InvitationQuery selects a page of invitations: into the application, or into one or all organizations.
 type InvitationQuery struct {
-	Query  string // an address or an invitation ID; Clerk may also return partial matches, so check the result
-	Status string // one status, or "" for all; Clerk then omits revoked ones, at least for the application
-	Limit  int    // 1 to 500; 0 means 500
+	Query  string           // an address or an invitation ID; Clerk may also return partial matches, so check the result
+	Status InvitationStatus // one status, or "" for all; Clerk then omits revoked ones, at least for the application
+	Limit  int              // 1 to 500; 0 means 500
 	Offset int
 
 	NewestFirst bool

@@ -395,7 +395,7 @@ func (s *Service) unmarkedVerdict(ctx context.Context, p *pass, a *attempt, unma
 
 // rank orders the invitations of one send: accepted, pending, expired, revoked, unknown.
 func rank(inv *Invitation) int {
-	known := []string{InvitationAccepted, InvitationPending, InvitationExpired, InvitationRevoked}
+	known := []InvitationStatus{InvitationAccepted, InvitationPending, InvitationExpired, InvitationRevoked}
 	if i := slices.Index(known, inv.Status); i >= 0 {
 		return i
 	}
@@ -423,7 +423,7 @@ func (s *Service) listAll(ctx context.Context, row *Member) ([]Invitation, error
 // listInvitations returns the invitations for a row's address in one status or, for "", in all, except perhaps
 // revoked. It asks for each form of the address. If Clerk rejects one form,
 // the other's result is enough.
-func (s *Service) listInvitations(ctx context.Context, row *Member, status string) ([]Invitation, error) {
+func (s *Service) listInvitations(ctx context.Context, row *Member, status InvitationStatus) ([]Invitation, error) {
 	var all []Invitation
 	rejected := false
 	forms := formsOf(row.Email)

@@ -1218,7 +1218,7 @@ func TestDeliver_InvitationRevokedBetweenTwoLists(t *testing.T) {
 // renaming is a Clerk that lists all invitations in another status.
 type renaming struct {
 	clerkinvite.ClerkAPI
-	status string // "" changes nothing
+	status clerkinvite.InvitationStatus // "" changes nothing
 }
 
 func (a *renaming) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {

@@ -239,7 +239,7 @@ func (r InvitationRequest) Format(f fmt.State, verb rune) { scrub.Format(f, verb
 
 // LogValue implements slog.LogValuer: the ID and the status.
 func (inv Invitation) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("invitation", inv.ID), slog.String("status", inv.Status))
+	return slog.GroupValue(slog.String("invitation", inv.ID), slog.String("status", string(inv.Status)))
 }
 
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.
@@ -247,7 +247,7 @@ func (inv Invitation) Format(f fmt.State, verb rune) { scrub.Format(f, verb, inv
 
 // LogValue implements slog.LogValuer: the page.
 func (q InvitationQuery) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("status", q.Status), slog.Int("limit", q.Limit), slog.Int("offset", q.Offset))
+	return slog.GroupValue(slog.String("status", string(q.Status)), slog.Int("limit", q.Limit), slog.Int("offset", q.Offset))
 }
 
 // Format implements fmt.Formatter: %+v and %#v print all fields, other verbs the log value.

@@ -186,7 +186,7 @@ func emailsOf(members []*Member) []string {
 }
 
 // waitingFor returns the pending members whose invitation has this final status in Clerk's list.
-func (r *reconciliation) waitingFor(ctx context.Context, status string) (members []*Member, err error) {
+func (r *reconciliation) waitingFor(ctx context.Context, status InvitationStatus) (members []*Member, err error) {
 	err = r.list(ctx, status, *r.progress.Oldest, func(list []listed) {
 		for _, l := range list {
 			if l.isCurrent() {
@@ -203,7 +203,7 @@ func (r *reconciliation) waitingFor(ctx context.Context, status string) (members
 
 // list reads Clerk's invitations in a status. It corrects the times in the members' rows and then calls page,
 // for each page. If oldest is not zero, it reads the newest first and stops at invitations that are older.
-func (r *reconciliation) list(ctx context.Context, status string, oldest time.Time, page func(list []listed)) error {
+func (r *reconciliation) list(ctx context.Context, status InvitationStatus, oldest time.Time, page func(list []listed)) error {
 	q := InvitationQuery{Status: status, Limit: listPage, NewestFirst: !oldest.IsZero(), AllOrganizations: r.organizations}
 	var previous []Invitation
 	for {

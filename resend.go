@@ -132,7 +132,7 @@ func (s *Service) Link(ctx context.Context, ref Ref) (_ Secret, err error) {
 	case i < 0: // revoked, or not shown yet
 		return Secret{}, fmt.Errorf("%w: Clerk does not list the invitation", ErrNoLink)
 	case list[i].Status != InvitationPending:
-		return Secret{}, fmt.Errorf("%w: Clerk lists the invitation as %s", ErrNoLink, clip(list[i].Status))
+		return Secret{}, fmt.Errorf("%w: Clerk lists the invitation as %s", ErrNoLink, clip(string(list[i].Status)))
 	case list[i].URL.Reveal() != "":
 		return list[i].URL, nil
 	case row.URL.Reveal() != "": // stored, because the host sends it

@@ -264,7 +264,7 @@ func asEnded(m Member, to Status, reason string, now time.Time) *Member {
 
 // asEndedAtClerk ends the row in the same way as its invitation at Clerk. It returns nil if the invitation
 // is still open, was accepted, or has an unknown status.
-func asEndedAtClerk(m *Member, status string, now time.Time) *Member {
+func asEndedAtClerk(m *Member, status InvitationStatus, now time.Time) *Member {
 	switch status {
 	case InvitationRevoked:
 		return asEnded(*m, StatusRevoked, ReasonRevokedAtClerk, now)

@@ -244,7 +244,7 @@ func (s *Service) revokeUnlisted(ctx context.Context, row *Member) error {
 
 // isFinal reports whether an invitation with this status can no longer be accepted. An unknown
 // status proves nothing.
-func isFinal(status string) bool {
+func isFinal(status InvitationStatus) bool {
 	return status == InvitationAccepted || status == InvitationExpired || status == InvitationRevoked
 }
 

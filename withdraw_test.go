@@ -798,7 +798,7 @@ func TestWithdraw_UnexplainedRejection(t *testing.T) {
 			return &clerkinvite.Invitation{ID: id, Status: "strange"}, nil
 		},
 	}
-	status := func(status string) func([]clerkinvite.Invitation) []clerkinvite.Invitation {
+	status := func(status clerkinvite.InvitationStatus) func([]clerkinvite.Invitation) []clerkinvite.Invitation {
 		return func(list []clerkinvite.Invitation) []clerkinvite.Invitation {
 			for i := range list {
 				list[i].Status = status
@@ -831,8 +831,8 @@ func TestWithdraw_UnexplainedRejection(t *testing.T) {
 			_, err := b.Clerk.AcceptAs(email, "private@example.com")
 			require.NoError(t, err)
 		}, revoked: unchanged, removed: clerkinvite.StatusRemoved},
-		"expired":                {list: status("expired"), revoked: clerkinvite.StatusRevoked, removed: clerkinvite.StatusRemoved},
-		"revoked":                {list: status("revoked"), revoked: clerkinvite.StatusRevoked, removed: clerkinvite.StatusRemoved},
+		"expired":                {list: status(clerkinvite.InvitationExpired), revoked: clerkinvite.StatusRevoked, removed: clerkinvite.StatusRemoved},
+		"revoked":                {list: status(clerkinvite.InvitationRevoked), revoked: clerkinvite.StatusRevoked, removed: clerkinvite.StatusRemoved},
 		"pending":                {revoked: unchanged, removed: unchanged},
 		"a status of the future": {list: status("paused"), revoked: unchanged, removed: unchanged},
 		"not listed, young":      {list: hidden, age: time.Minute, revoked: unchanged, removed: unchanged},
@@ -900,7 +900,7 @@ func TestWithdraw_RevokesAnInvitationWithAnUnknownStatus(t *testing.T) {
 // A list that ignores the requested status proves nothing about any member.
 func TestReconcile_ListThatIgnoresTheStatus(t *testing.T) {
 	t.Parallel()
-	for _, status := range []string{clerkinvite.InvitationPending, "paused"} {
+	for _, status := range []clerkinvite.InvitationStatus{clerkinvite.InvitationPending, "paused"} {
 		clerk := clerkinvitetest.NewClerk()
 		api := &everythingAPI{strangeAPI{Clerk: clerk}, status}
 		b := testkit.New(t, testkit.Options{}, clerk, api, clerkinvitetest.NewMemoryStore())
@@ -919,7 +919,7 @@ func TestReconcile_ListThatIgnoresTheStatus(t *testing.T) {
 
 type everythingAPI struct {
 	strangeAPI
-	status string
+	status clerkinvite.InvitationStatus
 }
 
 func (a *everythingAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {

@@ -107,7 +107,7 @@ func newListRequest(q clerkinvite.InvitationQuery) *clerk.APIRequest {
 	}
 	var statuses []string
 	if q.Status != "" {
-		statuses = []string{q.Status} // the API accepts only one
+		statuses = []string{string(q.Status)} // the API accepts only one
 	}
 	var path string
 	var params clerk.Params
@@ -213,7 +213,7 @@ func newCreateParams(r clerkinvite.InvitationRequest) *createParams {
 // one in the request's path, or "": Clerk's schema does not require the field organization_id.
 func readInvitation(o wire.Object, organization string) clerkinvite.Invitation {
 	inv := clerkinvite.Invitation{
-		ID: o.ID("id"), Email: o.Text("email_address"), Status: o.Text("status"), URL: clerkinvite.NewSecret(o.Text("url")),
+		ID: o.ID("id"), Email: o.Text("email_address"), Status: clerkinvite.InvitationStatus(o.Text("status")), URL: clerkinvite.NewSecret(o.Text("url")),
 		CreatedAt:      o.Time("created_at"),
 		OrganizationID: cmp.Or(o.ID("organization_id"), o.Object("public_organization_data").ID("id"), organization),
 	}

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/clerkinvite/clerkinvite"
 )
 
 const (
@@ -103,7 +105,7 @@ func (c *Clerk) postInvitations(w http.ResponseWriter, r *http.Request) {
 func (c *Clerk) getInvitations(w http.ResponseWriter, r *http.Request) {
 	q := newQuery(r)
 	p := listParams{
-		query: q.one("query"), status: q.one("status", "pending", "accepted", "revoked", "expired"),
+		query: q.one("query"), status: clerkinvite.InvitationStatus(q.one("status", "pending", "accepted", "revoked", "expired")),
 		orderBy: q.orderBy("created_at", "email_address", "expires_at"), limit: q.limit(), offset: q.offset(),
 	}
 	paginated := q.one("paginated", "true", "false") == "true"
@@ -128,7 +130,7 @@ func (c *Clerk) getOrganizationInvitations(w http.ResponseWriter, r *http.Reques
 		call, filter = CallOrganizationListAll, "query"
 	}
 	q := newQuery(r)
-	p.query, p.status = q.one(filter), q.one("status", "pending", "accepted", "revoked", "expired")
+	p.query, p.status = q.one(filter), clerkinvite.InvitationStatus(q.one("status", "pending", "accepted", "revoked", "expired"))
 	p.orderBy, p.limit, p.offset = q.orderBy("created_at", "email_address"), q.limit(), q.offset()
 	if bad := q.fault(); bad != nil {
 		c.serve(w, r, refusal(call, bad))

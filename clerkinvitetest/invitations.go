@@ -26,8 +26,8 @@ const (
 // invitation is an invitation at Clerk.
 type invitation struct {
 	id        string
-	email     string // folded
-	status    string // never expired; see statusAt
+	email     string                       // folded
+	status    clerkinvite.InvitationStatus // never expired; see statusAt
 	url       string
 	metadata  json.RawMessage // as returned by object
 	createdAt time.Time
@@ -46,7 +46,7 @@ type invitationRecord struct {
 	settled *invitation
 }
 
-func (i *invitation) statusAt(now time.Time) string {
+func (i *invitation) statusAt(now time.Time) clerkinvite.InvitationStatus {
 	if i.status == clerkinvite.InvitationPending && !i.expiresAt.After(now) {
 		return clerkinvite.InvitationExpired
 	}
@@ -208,7 +208,9 @@ func (c *Clerk) add(p createParams, bulk bool, now time.Time) *invitationRecord 
 	return r
 }
 
-func (r *invitationRecord) set(status string, now time.Time) { r.status, r.updatedAt = status, now }
+func (r *invitationRecord) set(status clerkinvite.InvitationStatus, now time.Time) {
+	r.status, r.updatedAt = status, now
+}
 
 // pending returns the pending invitations of a folded address into an organization, or with ""
 // into the application, oldest first.
@@ -225,8 +227,9 @@ func (c *Clerk) pending(organization, email string, now time.Time) []*invitation
 // listParams are the parameters of a list of invitations: into the application, or into one or
 // all organizations.
 type listParams struct {
-	status, query, orderBy string
-	limit, offset          int
+	status         clerkinvite.InvitationStatus
+	query, orderBy string
+	limit, offset  int
 
 	organization     string
 	allOrganizations bool
@@ -342,15 +345,15 @@ func (c *Clerk) revoke(id string, now time.Time) response {
 // Invitations returns all invitations of an address, into the application and into
 // organizations, oldest first, with their current status. It ignores [Behavior].Lag.
 func (c *Clerk) Invitations(email string) []clerkinvite.Invitation {
-	return c.invitationsOf(email, func(string) bool { return true })
+	return c.invitationsOf(email, func(clerkinvite.InvitationStatus) bool { return true })
 }
 
 // OpenInvitations returns the pending invitations of an address, oldest first.
 func (c *Clerk) OpenInvitations(email string) []clerkinvite.Invitation {
-	return c.invitationsOf(email, func(status string) bool { return status == clerkinvite.InvitationPending })
+	return c.invitationsOf(email, func(status clerkinvite.InvitationStatus) bool { return status == clerkinvite.InvitationPending })
 }
 
-func (c *Clerk) invitationsOf(email string, want func(status string) bool) []clerkinvite.Invitation {
+func (c *Clerk) invitationsOf(email string, want func(status clerkinvite.InvitationStatus) bool) []clerkinvite.Invitation {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.time()

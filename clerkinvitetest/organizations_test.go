@@ -641,7 +641,7 @@ func TestOrganizationsDirectAndHTTPAreTheSame(t *testing.T) {
 			}
 			everything := func() {
 				t.Helper()
-				for _, status := range []string{"", "pending", "accepted", "revoked", "expired"} {
+				for _, status := range []clerkinvite.InvitationStatus{"", clerkinvite.InvitationPending, clerkinvite.InvitationAccepted, clerkinvite.InvitationRevoked, clerkinvite.InvitationExpired} {
 					list(clerkinvite.InvitationQuery{Status: status})
 					list(clerkinvite.InvitationQuery{Status: status, OrganizationID: acme, NewestFirst: true})
 					list(clerkinvite.InvitationQuery{Status: status, AllOrganizations: true})

@@ -16,22 +16,22 @@ type wireList[T any] struct {
 
 // wireOrganizationInvitation is Clerk's organization invitation object.
 type wireOrganizationInvitation struct {
-	Object           string                `json:"object"`
-	ID               string                `json:"id"`
-	EmailAddress     string                `json:"email_address"`
-	Role             string                `json:"role"`
-	RoleName         string                `json:"role_name"`
-	OrganizationID   string                `json:"organization_id"`
-	InviterID        *string               `json:"inviter_id"`
-	Inviter          *wirePublicUser       `json:"public_inviter_data"`
-	OrganizationData *wireOrganizationData `json:"public_organization_data,omitempty"` // only in the list of all organizations
-	Status           string                `json:"status"`
-	PublicMetadata   json.RawMessage       `json:"public_metadata"`
-	PrivateMetadata  json.RawMessage       `json:"private_metadata"`
-	URL              *string               `json:"url"`
-	ExpiresAt        *int64                `json:"expires_at"`
-	CreatedAt        int64                 `json:"created_at"`
-	UpdatedAt        int64                 `json:"updated_at"`
+	Object           string                       `json:"object"`
+	ID               string                       `json:"id"`
+	EmailAddress     string                       `json:"email_address"`
+	Role             string                       `json:"role"`
+	RoleName         string                       `json:"role_name"`
+	OrganizationID   string                       `json:"organization_id"`
+	InviterID        *string                      `json:"inviter_id"`
+	Inviter          *wirePublicUser              `json:"public_inviter_data"`
+	OrganizationData *wireOrganizationData        `json:"public_organization_data,omitempty"` // only in the list of all organizations
+	Status           clerkinvite.InvitationStatus `json:"status"`
+	PublicMetadata   json.RawMessage              `json:"public_metadata"`
+	PrivateMetadata  json.RawMessage              `json:"private_metadata"`
+	URL              *string                      `json:"url"`
+	ExpiresAt        *int64                       `json:"expires_at"`
+	CreatedAt        int64                        `json:"created_at"`
+	UpdatedAt        int64                        `json:"updated_at"`
 }
 
 // wireAcceptedInvitation is the data of the event organizationInvitation.accepted.

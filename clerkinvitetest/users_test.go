@@ -101,7 +101,7 @@ func TestAcceptSignsIn(t *testing.T) {
 			require.False(t, event.User.Emails[0].Verified)
 			require.Equal(t, map[string]any{"a": 1.0}, parse(t, string(w.Payload))["data"].(map[string]any)["public_metadata"])
 			all := c.Invitations(ada)
-			require.Equal(t, []string{"pending", "accepted"}, []string{all[0].Status, all[1].Status}, "the newest")
+			require.Equal(t, []clerkinvite.InvitationStatus{clerkinvite.InvitationPending, clerkinvite.InvitationAccepted}, []clerkinvite.InvitationStatus{all[0].Status, all[1].Status}, "the newest")
 			require.Equal(t, second.ID, all[1].ID)
 			_, err = c.AcceptInvitation(all[0].ID)
 			require.NoError(t, err)

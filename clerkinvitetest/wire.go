@@ -13,16 +13,16 @@ import (
 
 // wireInvitation is Clerk's invitation object.
 type wireInvitation struct {
-	Object         string          `json:"object"`
-	ID             string          `json:"id"`
-	EmailAddress   string          `json:"email_address"`
-	PublicMetadata json.RawMessage `json:"public_metadata"`
-	Revoked        bool            `json:"revoked"`
-	Status         string          `json:"status"`
-	URL            string          `json:"url,omitempty"`
-	ExpiresAt      *int64          `json:"expires_at,omitempty"`
-	CreatedAt      int64           `json:"created_at"`
-	UpdatedAt      int64           `json:"updated_at"`
+	Object         string                       `json:"object"`
+	ID             string                       `json:"id"`
+	EmailAddress   string                       `json:"email_address"`
+	PublicMetadata json.RawMessage              `json:"public_metadata"`
+	Revoked        bool                         `json:"revoked"`
+	Status         clerkinvite.InvitationStatus `json:"status"`
+	URL            string                       `json:"url,omitempty"`
+	ExpiresAt      *int64                       `json:"expires_at,omitempty"`
+	CreatedAt      int64                        `json:"created_at"`
+	UpdatedAt      int64                        `json:"updated_at"`
 }
 
 func (c *Clerk) wireInvitation(i *invitation, now time.Time) wireInvitation {

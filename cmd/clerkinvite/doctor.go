@@ -554,7 +554,7 @@ func (d *diagnosis) knowsInvitation(ctx context.Context, m *clerkinvite.Member) 
 	if o := m.Organization(); o != nil {
 		organization = o.ID
 	}
-	for _, status := range []string{"", clerkinvite.InvitationRevoked} { // "" means all except revoked
+	for _, status := range []clerkinvite.InvitationStatus{"", clerkinvite.InvitationRevoked} { // "" means all except revoked
 		found, err := d.api.ListInvitations(ctx, clerkinvite.InvitationQuery{Query: m.Email, Status: status, OrganizationID: organization})
 		if err != nil || slices.ContainsFunc(found, func(i clerkinvite.Invitation) bool { return i.ID == m.InvitationID }) {
 			return err == nil, err

@@ -131,7 +131,7 @@ func (d *demo) view() *demoView {
 		status := ""
 		for _, inv := range d.clerk.Invitations(mail.To) {
 			if inv.ID == mail.InvitationID {
-				status = inv.Status
+				status = string(inv.Status)
 			}
 		}
 		v.Inbox = append(v.Inbox, letter{mail, status})

@@ -431,7 +431,7 @@ func TestUnsavedChangesAreNotRead(t *testing.T) {
 		_, err := a.demo.accept(context.Background(), m.InvitationID)
 		accepted <- err
 	}()
-	for a.clerk.Invitations("ada@example.com")[0].Status != "accepted" {
+	for a.clerk.Invitations("ada@example.com")[0].Status != clerkinvite.InvitationAccepted {
 		time.Sleep(time.Millisecond)
 	}
 	early := make(chan string, 1)

@@ -82,9 +82,9 @@ var settings = []string{
 	"clerkinvite.WebhookVerifier", "clerkapi.Client", "clerkinvitetest.Clerk", "clerkinvitetest.MemoryStore",
 }
 
-// words are the exported text types with only the library's values. Another
+// words are the exported text types with only the library's and Clerk's values. Another
 // type must be checked: a type Token would print itself.
-var words = []string{"clerkinvite.Status", "clerkinvite.Outcome", "clerkinvitetest.Call", "clerkinvitetest.Kind"}
+var words = []string{"clerkinvite.Status", "clerkinvite.InvitationStatus", "clerkinvite.Outcome", "clerkinvitetest.Call", "clerkinvitetest.Kind"}
 
 // public are the packages whose types hosts use.
 var public = map[string]string{

@@ -496,7 +496,7 @@ type sendMark struct {
 func (w *world) invitations() (map[string]clerkinvite.Invitation, map[string]sendMark) {
 	w.t.Helper()
 	byID, marks := make(map[string]clerkinvite.Invitation), make(map[string]sendMark)
-	for _, status := range []string{"", clerkinvite.InvitationRevoked} {
+	for _, status := range []clerkinvite.InvitationStatus{"", clerkinvite.InvitationRevoked} {
 		list, err := w.clerk.ListInvitations(w.ctx, clerkinvite.InvitationQuery{Status: status})
 		require.NoError(w.t, err)
 		ofOrganizations, err := w.clerk.ListInvitations(w.ctx, clerkinvite.InvitationQuery{Status: status, AllOrganizations: true})

@@ -82,7 +82,7 @@ func (s *session) askDuplicate(ctx context.Context) {
 	}
 	status := "not pending any more"
 	if inv := s.find(ctx, email, older.ID); inv != nil {
-		status = inv.Status
+		status = string(inv.Status)
 	}
 	s.tell("older invitation after ignore_existing", status, "pending", "", "the library revokes it itself")
 }

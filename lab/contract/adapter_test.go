@@ -136,8 +136,8 @@ func TestListInvitations(t *testing.T) {
 	t.Parallel()
 	eachBehavior(t, func(t *testing.T, b *bundle) {
 		ctx := t.Context()
-		ids := map[string]string{}
-		for _, status := range []string{clerkinvite.InvitationPending, clerkinvite.InvitationAccepted, clerkinvite.InvitationRevoked, clerkinvite.InvitationExpired} {
+		ids := map[clerkinvite.InvitationStatus]string{}
+		for _, status := range []clerkinvite.InvitationStatus{clerkinvite.InvitationPending, clerkinvite.InvitationAccepted, clerkinvite.InvitationRevoked, clerkinvite.InvitationExpired} {
 			for i := range 2 {
 				inv := b.clerk.CreateForeign(fmt.Sprintf("%s+%d@example.com", status, i), map[string]any{"number": i})
 				ids[status] = inv.ID
@@ -150,7 +150,7 @@ func TestListInvitations(t *testing.T) {
 		b.clerk.ExpireNow(ids[clerkinvite.InvitationExpired])
 		b.clerk.Settle()
 
-		for _, status := range []string{"", clerkinvite.InvitationPending, clerkinvite.InvitationAccepted, clerkinvite.InvitationRevoked, clerkinvite.InvitationExpired} {
+		for _, status := range []clerkinvite.InvitationStatus{"", clerkinvite.InvitationPending, clerkinvite.InvitationAccepted, clerkinvite.InvitationRevoked, clerkinvite.InvitationExpired} {
 			for _, query := range []string{"", "pending+0@example.com", "PENDING+0@example.com", "unknown@example.com", ids[status]} {
 				for _, q := range []clerkinvite.InvitationQuery{{}, {NewestFirst: true}, {Limit: 1, Offset: 1}, {Limit: 1, Offset: 1, NewestFirst: true}, {Limit: 500, Offset: 100}} {
 					q.Query, q.Status = query, status

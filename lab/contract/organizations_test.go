@@ -88,7 +88,7 @@ func TestOrganizationInvitations(t *testing.T) {
 	}
 	for _, q := range []clerkinvite.InvitationQuery{{OrganizationID: organization}, {AllOrganizations: true}} {
 		for _, query := range []string{"", "ada@example.com"} {
-			for _, status := range []string{"", clerkinvite.InvitationPending, clerkinvite.InvitationAccepted, clerkinvite.InvitationRevoked, clerkinvite.InvitationExpired} {
+			for _, status := range []clerkinvite.InvitationStatus{"", clerkinvite.InvitationPending, clerkinvite.InvitationAccepted, clerkinvite.InvitationRevoked, clerkinvite.InvitationExpired} {
 				q.Query, q.Status = query, status
 				q.Limit, q.Offset, q.NewestFirst = len(query), len(status), status == ""
 				page, err := b.api.ListInvitations(t.Context(), q)

@@ -234,7 +234,7 @@ func (a wiredAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQ
 	if q.AllOrganizations {
 		call = clerkinvitetest.CallOrganizationListAll
 	}
-	return ask(ctx, call, "list "+q.OrganizationID+q.Query+" "+q.Status, func() ([]clerkinvite.Invitation, error) { return a.api.ListInvitations(context.Background(), q) })
+	return ask(ctx, call, "list "+q.OrganizationID+q.Query+" "+string(q.Status), func() ([]clerkinvite.Invitation, error) { return a.api.ListInvitations(context.Background(), q) })
 }
 
 func (a wiredAPI) RevokeInvitation(ctx context.Context, r clerkinvite.RevokeRequest) (*clerkinvite.Invitation, error) {

@@ -314,7 +314,7 @@ func (w wiredAPI) CreateInvitations(ctx context.Context, rs []clerkinvite.Invita
 func (w wiredAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
 	call := "list"
 	if q.Status != "" {
-		call += " " + q.Status
+		call += " " + string(q.Status)
 	}
 	return pass(ctx, call, func() ([]clerkinvite.Invitation, error) { return w.clerk.ListInvitations(context.Background(), q) })
 }
@@ -439,7 +439,7 @@ func (r *replay) compare() error {
 	emails := 0
 	for i, inv := range invitations {
 		number[inv.ID] = int8(i + 1)
-		if want := s.invitations[i]; want.status.String() != inv.Status || want.send != sendOf(inv) {
+		if want := s.invitations[i]; want.status.String() != string(inv.Status) || want.send != sendOf(inv) {
 			return fmt.Errorf("invitation %d is %s of send %d at Clerk, in the model %v of send %d", i+1, inv.Status, sendOf(inv), want.status, want.send)
 		}
 	}

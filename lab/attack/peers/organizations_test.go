@@ -44,18 +44,18 @@ func (b *both) addOrganizations(t *testing.T, o clerkinvitetest.OrganizationSpec
 
 // orgInvitationJS is the SDK's OrganizationInvitation.
 type orgInvitationJS struct {
-	ID              string          `json:"id"`
-	EmailAddress    string          `json:"emailAddress"`
-	Role            string          `json:"role"`
-	RoleName        string          `json:"roleName"`
-	OrganizationID  string          `json:"organizationId"`
-	CreatedAt       int64           `json:"createdAt"`
-	UpdatedAt       int64           `json:"updatedAt"`
-	ExpiresAt       *int64          `json:"expiresAt"`
-	URL             *string         `json:"url"`
-	Status          string          `json:"status"`
-	PublicMetadata  json.RawMessage `json:"publicMetadata"`
-	PrivateMetadata json.RawMessage `json:"privateMetadata"`
+	ID              string                       `json:"id"`
+	EmailAddress    string                       `json:"emailAddress"`
+	Role            string                       `json:"role"`
+	RoleName        string                       `json:"roleName"`
+	OrganizationID  string                       `json:"organizationId"`
+	CreatedAt       int64                        `json:"createdAt"`
+	UpdatedAt       int64                        `json:"updatedAt"`
+	ExpiresAt       *int64                       `json:"expiresAt"`
+	URL             *string                      `json:"url"`
+	Status          clerkinvite.InvitationStatus `json:"status"`
+	PublicMetadata  json.RawMessage              `json:"publicMetadata"`
+	PrivateMetadata json.RawMessage              `json:"privateMetadata"`
 	Raw             struct {
 		Object    string  `json:"object"`
 		InviterID *string `json:"inviter_id"`
@@ -214,7 +214,7 @@ func TestTheSDKInvitesIntoOrganizations(t *testing.T) {
 
 	plain := call[orgInvitationJS](t, b, "organizations.createOrganizationInvitation", object{"organizationId": acme, "emailAddress": ada, "role": "org:member"})
 	requireOrgView(t, b, plain)
-	require.Equal(t, []string{acme, "pending", "org:member", "Member"}, []string{plain.OrganizationID, plain.Status, plain.Role, plain.RoleName})
+	require.Equal(t, []string{acme, "pending", "org:member", "Member"}, []string{plain.OrganizationID, string(plain.Status), plain.Role, plain.RoleName})
 	require.JSONEq(t, `{}`, string(plain.PublicMetadata))
 	require.Equal(t, start.AddDate(0, 0, 30).UnixMilli(), *plain.ExpiresAt)
 	require.Nil(t, plain.Raw.InviterID)
@@ -265,7 +265,7 @@ func TestTheSDKInvitesIntoOrganizations(t *testing.T) {
 		}
 	}
 	revoked := call[orgInvitationJS](t, b, "organizations.revokeOrganizationInvitation", object{"organizationId": acme, "invitationId": plain.ID, "requestingUserId": boss})
-	require.Equal(t, "revoked", revoked.Status)
+	require.Equal(t, clerkinvite.InvitationRevoked, revoked.Status)
 	requireOrgView(t, b, revoked)
 	for status, want := range map[string]int{"pending": 27, "revoked": 1, "accepted": 0, "expired": 0} {
 		require.Equal(t, want, list(object{"status": []string{status}}).TotalCount, status)
@@ -507,7 +507,7 @@ func TestTwoClientsChangeOrganizationsAlike(t *testing.T) {
 				requireSameInvitations(t, pair, organization, "", what)
 				requireSameMemberships(t, pair, organization, users, what)
 			}
-			requireSameInvitations(t, pair, pick(r, acme, other), pick(r, "pending", "accepted", "revoked", "expired"), what)
+			requireSameInvitations(t, pair, pick(r, acme, other), pick(r, clerkinvite.InvitationPending, clerkinvite.InvitationAccepted, clerkinvite.InvitationRevoked, clerkinvite.InvitationExpired), what)
 			sent := js.clerk.OrganizationEvents()
 			require.Equal(t, inGo.clerk.OrganizationEvents(), sent, what)
 			for _, w := range sent {
@@ -546,11 +546,11 @@ func requireSameOutcome(t *testing.T, pair []*both, a attempt, what string) stri
 
 // requireSameInvitations compares what both clients see of an organization's invitations, on both
 // instances.
-func requireSameInvitations(t *testing.T, pair []*both, organization, status, what string) {
+func requireSameInvitations(t *testing.T, pair []*both, organization string, status clerkinvite.InvitationStatus, what string) {
 	t.Helper()
 	args := object{"organizationId": organization, "limit": 500, "orderBy": "+created_at"}
 	if status != "" {
-		args["status"] = []string{status}
+		args["status"] = []clerkinvite.InvitationStatus{status}
 	}
 	seen := sameInBoth[pageJS[orgInvitationJS]](t, pair, "organizations.getOrganizationInvitationList", args, what)
 	read, err := pair[1].goAPI.ListInvitations(t.Context(), clerkinvite.InvitationQuery{OrganizationID: organization, Status: status})

@@ -146,14 +146,14 @@ type object = map[string]any
 
 // invitationJS is the SDK's Invitation. It has no expiresAt; Raw has the response.
 type invitationJS struct {
-	ID             string          `json:"id"`
-	EmailAddress   string          `json:"emailAddress"`
-	PublicMetadata json.RawMessage `json:"publicMetadata"`
-	CreatedAt      int64           `json:"createdAt"`
-	UpdatedAt      int64           `json:"updatedAt"`
-	Status         string          `json:"status"`
-	URL            string          `json:"url"`
-	Revoked        bool            `json:"revoked"`
+	ID             string                       `json:"id"`
+	EmailAddress   string                       `json:"emailAddress"`
+	PublicMetadata json.RawMessage              `json:"publicMetadata"`
+	CreatedAt      int64                        `json:"createdAt"`
+	UpdatedAt      int64                        `json:"updatedAt"`
+	Status         clerkinvite.InvitationStatus `json:"status"`
+	URL            string                       `json:"url"`
+	Revoked        bool                         `json:"revoked"`
 	Raw            struct {
 		Object    string `json:"object"`
 		ExpiresAt *int64 `json:"expires_at"`
@@ -811,7 +811,7 @@ func TestTwoClientsSeeTheSame(t *testing.T) {
 			}
 			counts[fmt.Sprintf("%d %s", action, outcome)]++
 			what += fmt.Sprint(action, " ", outcome)
-			for _, status := range []string{"", "pending", "accepted", "revoked", "expired"} {
+			for _, status := range []clerkinvite.InvitationStatus{"", clerkinvite.InvitationPending, clerkinvite.InvitationAccepted, clerkinvite.InvitationRevoked, clerkinvite.InvitationExpired} {
 				args := object{"limit": 500, "orderBy": "+created_at"}
 				if status != "" {
 					args["status"] = status
