@@ -32,7 +32,7 @@ LIBRARY = $(shell go list . ./internal/attacks ./internal/model/... ./... | grep
 .PHONY: test
 test: ## test the library, with the race detector and its own PostgreSQL: two to three minutes on two cores
 	@scripts/ensure-postgres.sh
-	@$(GOTEST) -short -race -shuffle=on -vet=off -timeout=10m $(LIBRARY)
+	@$(GOTEST) -short -race -shuffle=on -vet=off -timeout=20m $(LIBRARY)
 
 .PHONY: test-all
 test-all: ## test everything, the other modules too, without -short and the race detector: four to six minutes on two cores

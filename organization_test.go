@@ -1420,6 +1420,7 @@ func TestOrganization_WithdrawnResendWaits(t *testing.T) {
 			testkit.Each(t, testkit.Options{Organization: org, Configure: func(c *clerkinvite.Config) { c.WithdrawOnFailure = true }}, func(t *testing.T, b *testkit.Rig) {
 				m := b.MustInvite(t, "ada@example.com")
 				b.Clock.Advance(time.Hour)
+				fault := fault // the stores run at the same time
 				fault.Call, fault.Times = clerkinvitetest.CallOrganizationList, -1
 				b.Clerk.Fail(fault)
 				_, err := b.Resend(t.Context(), m.Ref())
