@@ -270,8 +270,9 @@ func asEndedAtClerk(m *Member, status InvitationStatus, now time.Time) *Member {
 		return asEnded(*m, StatusRevoked, ReasonRevokedAtClerk, now)
 	case InvitationExpired:
 		return asEnded(*m, StatusExpired, "", now)
+	default:
+		return nil
 	}
-	return nil
 }
 
 // clip shortens a code from Clerk and removes addresses from it, because reasons are stored and logged.

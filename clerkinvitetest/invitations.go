@@ -324,6 +324,7 @@ func (c *Clerk) revoke(id string, now time.Time) response {
 		return notFound("invitation", id)
 	}
 	switch r.statusAt(now) {
+	case clerkinvite.InvitationPending:
 	case clerkinvite.InvitationRevoked:
 		return refuse(http.StatusBadRequest, "invitation_already_revoked", "already revoked", "This invitation has already been revoked.", nil)
 	case clerkinvite.InvitationAccepted:
