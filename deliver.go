@@ -3,7 +3,6 @@ package clerkinvite
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"time"
 )
@@ -21,7 +20,7 @@ type pass struct {
 	refusing   map[string]error         // organizations that accept no new members, by ID: they are full, or do not exist
 
 	claims  map[string]claim // by member ID
-	refused map[string]error // why the store refused to claim a member, by ID
+	refused map[string]error // why the store refused to claim a member, by ID; deliverDue keeps it from pass to pass
 }
 
 // claim is the claim of a pass on a row, and what it has replaced.
@@ -141,45 +140,46 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *Deliver
 	if opts.Limit < 0 {
 		return report, &InvalidParamsError{"Limit", "is negative"}
 	}
-	return report, s.deliverDue(ctx, opts.Limit, report, nil)
+	_, err = s.deliverDue(ctx, opts.Limit, report, nil)
+	return report, err
 }
 
 // deliverDue delivers members that are due, at most limit if that is not 0. After each pass it calls done, if
-// that is not nil.
-func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverReport, done func(b dueBatch)) error {
+// that is not nil. It returns why the store refused to claim members, by ID.
+func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverReport, done func(b dueBatch)) (refused map[string]error, err error) {
 	if err := s.setClock(ctx, s.store); err != nil {
-		return err
+		return nil, err
 	}
 	due := s.now() // members that this call postpones are due later, so they do not come back
-	refused := make(map[string]error)
+	refused = make(map[string]error)
 	for lost := 0; lost < maxLost && report.batch(limit) > 0; {
+		refusedBefore := len(refused)
 		b, err := s.deliverBatch(ctx, due, report.batch(limit), refused)
 		report.count(b.deliveries)
 		if done != nil {
 			done(b)
 		}
 		if err != nil || !b.found {
-			return err
+			return refused, err
 		}
-		maps.Copy(refused, b.refused) // these stay due, and must not come back before all others
-		if len(b.claimed)+len(b.refused) > 0 {
+		if len(b.claimed) > 0 || len(refused) > refusedBefore {
 			lost = 0
 		} else {
 			lost++
 		}
 	}
-	return nil
+	return refused, nil
 }
 
 // dueBatch is the result of one pass over due members.
 type dueBatch struct {
-	found      bool             // false if no member is due, or another process has the turn to deliver them
-	claimed    []*Member        // none if other processes were faster
-	refused    map[string]error // as in pass
-	deliveries []delivery       // one for each of claimed
+	found      bool       // false if no member is due, or another process has the turn to deliver them
+	claimed    []*Member  // none if other processes were faster
+	deliveries []delivery // one for each of claimed
 }
 
-// deliverBatch delivers the next members that are due, except those that the store has refused to claim.
+// deliverBatch delivers the next members that are due, except those that the store has refused to claim, and notes those
+// that it refuses now. These stay due, and must not come back before all others.
 func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int, refused map[string]error) (b dueBatch, err error) {
 	ctx = withStoredLimits(ctx)
 	rows, err := s.due(ctx, due, size, refused)
@@ -200,8 +200,8 @@ func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int, ref
 		}
 	}
 	b.found = true
-	b.claimed, err = s.claimRows(ctx, p, rows)
-	if b.refused = p.refused; err != nil || len(b.claimed) == 0 {
+	p.refused = refused
+	if b.claimed, err = s.claimRows(ctx, p, rows); err != nil || len(b.claimed) == 0 {
 		return b, err
 	}
 	s.lastTenant.Store(&rows[len(rows)-1].TenantID)
@@ -225,7 +225,8 @@ func (s *Service) due(ctx context.Context, at time.Time, limit int, refused map[
 // DeliverMembers sends the invitations of these members only, such as those that the caller has just
 // reserved in its transaction. It sends them as Invite does: it does not wait for other members' turns,
 // and it also tries members that were postponed. It skips a member that does not exist or is not
-// waiting for delivery. Without refs it delivers none.
+// waiting for delivery, and logs and skips one that the store refuses to change. Without refs it
+// delivers none.
 //
 // It stops early for the same errors as [Service.Deliver], with the report so far. An invalid Ref is
 // an *[InvalidParamsError], before anything is delivered. Members that it leaves or postpones are
@@ -328,7 +329,9 @@ func (s *Service) claimRows(ctx context.Context, p *pass, rows []*Member) (claim
 	if err != nil {
 		return nil, err
 	}
-	p.refused = make(map[string]error)
+	if p.refused == nil {
+		p.refused = make(map[string]error)
+	}
 	for i, r := range results {
 		switch {
 		case r.Err == nil:

@@ -2065,6 +2065,42 @@ func TestMembersThatCannotBeClaimedBlockNobody(t *testing.T) {
 	require.Equal(t, clerkinvite.DeliverReport{Claimed: 2, Invited: 2}, *report)
 }
 
+// A transaction keeps a due member's row locked. The claim ends after 15 seconds with an error, and the members stay due.
+func TestDeliver_ClaimThatBlocks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		clerk, store := clerkinvitetest.NewClerk(), &blockingUpdates{Store: clerkinvitetest.NewMemoryStore(), blocked: true}
+		b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
+		_, err := b.ReserveMany(t.Context(), testkit.People(3, "p"))
+		require.NoError(t, err)
+		began := time.Now()
+		report, err := b.Deliver(t.Context(), nil)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, 15*time.Second, time.Since(began))
+		require.Zero(t, *report)
+		require.Zero(t, b.Clerk.Emails())
+
+		store.blocked = false
+		_, err = b.Deliver(t.Context(), nil)
+		require.NoError(t, err)
+		b.RequireEachInvitedOnce(t, testkit.People(3, "p"))
+	})
+}
+
+// blockingUpdates is a store whose rows are locked.
+type blockingUpdates struct {
+	clerkinvite.Store
+	blocked bool
+}
+
+func (s *blockingUpdates) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	if s.blocked {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return s.Store.Update(ctx, changes)
+}
+
 // InviteMany does not wait for a member that the database refuses to claim.
 func TestInviteManyWithAMemberThatCannotBeClaimed(t *testing.T) {
 	t.Parallel()

@@ -33,7 +33,8 @@ var ErrUnconfirmed error = &statusError{http.StatusServiceUnavailable, "Clerk do
 const freshEvent = 2 * time.Minute
 
 // Event is a Clerk webhook event, reduced to the fields that the library uses. Only [ParseEvent] and
-// [WebhookVerifier.Verify] set all of them, so to queue an event, store its payload. It prints and logs without addresses.
+// [WebhookVerifier.Verify] set all of them, so to queue an event, store its payload. It prints and logs
+// without addresses.
 type Event struct {
 	ID         string    // svix-id, the same in every retry; empty from ParseEvent
 	Type       string    // EventUserCreated or any other type
@@ -124,8 +125,8 @@ func parseEvent(payload []byte) (*Event, error) {
 // older or has no Timestamp.
 //
 // Errors: [ErrUnconfirmed]; *[ClerkInvitationError] if Clerk fails; [ErrConflict] if other processes
-// keep changing a row; the context's and the store's error, unchanged. After an error, deliver the event again. HandleEvent is safe for concurrent use
-// and safe to retry.
+// keep changing a row; the context's and the store's error, unchanged. After an error, deliver the event
+// again. HandleEvent is safe for concurrent use and safe to retry.
 func (s *Service) HandleEvent(ctx context.Context, e *Event) (_ []*Member, err error) {
 	ctx, op := s.observe(ctx, "HandleEvent")
 	defer op.end(&err)
@@ -242,7 +243,8 @@ func (s *Service) confirmsLeft(ctx context.Context, e *Event, rows []*Member) (b
 	}
 	members, err := s.findMembers(ctx, e.OrganizationID, []string{e.UserID})
 	switch {
-	case saysNotFound(err), codeOf(err) == codeUnknownOrganization: // the organization was deleted, or the key is another instance's, which does not know the user
+	case saysNotFound(err), codeOf(err) == codeUnknownOrganization:
+		// The organization was deleted, or the key is another instance's, which does not know the user.
 		gone, err := s.userGone(ctx, e.UserID)
 		return err == nil && !gone, err
 	case err != nil:

@@ -219,8 +219,7 @@ func (m *many) deliver(ctx context.Context) error {
 // call's members that still wait and have no error. A member whose earlier attempt failed is delivered again here
 // if it is due, and counts as waiting only if a limit now delays it.
 func (m *many) deliverInTurn(ctx context.Context) (waiting []*Member, err error) {
-	err = m.s.deliverDue(ctx, 0, &DeliverReport{}, func(b dueBatch) {
-		m.noteRefused(b.refused)
+	refused, err := m.s.deliverDue(ctx, 0, &DeliverReport{}, func(b dueBatch) {
 		for i, d := range b.deliveries {
 			if _, ours := m.input[b.claimed[i].ID]; ours {
 				m.complete(ctx, b.claimed[i].ID, d)
@@ -228,6 +227,7 @@ func (m *many) deliverInTurn(ctx context.Context) (waiting []*Member, err error)
 		}
 		m.progress(time.Time{})
 	})
+	m.noteRefused(refused)
 	if err != nil {
 		return nil, err
 	}

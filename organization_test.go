@@ -132,6 +132,61 @@ func TestOrganization_SharedInvitationStays(t *testing.T) {
 	})
 }
 
+// An admin revokes the invitation of two tenants in the dashboard. The event revokes both members, although the store fails
+// for the first one, which gets its turn when the event is delivered again.
+func TestOrganization_SharedInvitationRevoked(t *testing.T) {
+	t.Parallel()
+	for name, failing := range map[string]int{"no failure": -1, "the first update fails": 0, "the second update fails": 1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			clerk, store := clerkinvitetest.NewClerk(), &failingUpdate{Store: clerkinvitetest.NewMemoryStore(), countdown: -1}
+			b := testkit.New(t, testkit.Options{Organization: org}, clerk, clerk, store)
+			first := b.MustInvite(t, "ada@example.com")
+			second, err := b.Invite(t.Context(), testkit.Params("globex", "ada@example.com"))
+			require.NoError(t, err)
+			require.Equal(t, first.InvitationID, second.InvitationID)
+			b.Clerk.OrganizationEvents()
+			b.Clerk.RevokeInDashboard(first.InvitationID)
+			events := b.Clerk.OrganizationEvents()
+			require.Len(t, events, 1)
+			e, err := b.Verifier.Verify(events[0].Payload, events[0].Sign(clerkinvitetest.WebhookSecret))
+			require.NoError(t, err)
+
+			store.countdown = failing
+			changed, err := b.HandleEvent(t.Context(), e)
+			if failing >= 0 {
+				require.ErrorIs(t, err, errRefusedRow)
+				require.Len(t, changed, 1)
+				again, err := b.HandleEvent(t.Context(), e)
+				require.NoError(t, err)
+				changed = append(changed, again...)
+			} else {
+				require.NoError(t, err)
+			}
+			require.Len(t, changed, 2)
+			for _, m := range []*clerkinvite.Member{first, second} {
+				now, err := b.Get(t.Context(), m.Ref())
+				require.NoError(t, err)
+				require.Equal(t, clerkinvite.StatusRevoked, now.Status)
+			}
+		})
+	}
+}
+
+// failingUpdate is a store that fails the update after countdown others; never if that is negative.
+type failingUpdate struct {
+	clerkinvite.Store
+	countdown int
+}
+
+func (s *failingUpdate) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
+	s.countdown--
+	if s.countdown == -1 {
+		return nil, errRefusedRow
+	}
+	return s.Store.Update(ctx, changes)
+}
+
 // The other tenant's member no longer waits for the invitation, which is still open. A new Invite sends another email.
 func TestOrganization_InvitedAgainAfterASharedInvitation(t *testing.T) {
 	t.Parallel()

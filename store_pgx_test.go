@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"regexp"
 	"slices"
@@ -1207,9 +1206,7 @@ func TestHookThatBlocksWithoutADeadline(t *testing.T) {
 			t.Parallel()
 			db := pgtest.New(t)
 			synctest.Test(t, func(t *testing.T) {
-				pool := db.Pool(t, func(c *pgxpool.Config) {
-					c.ConnConfig.LookupFunc = new(net.Resolver).LookupHost // other tests' goroutines share the default resolver's
-				})
+				pool := db.Pool(t, testkit.OwnResolver)
 				blocks := false
 				store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{OnChange: func(ctx context.Context, _ pgx.Tx, changes []clerkinvite.Change) error {
 					isOfA := func(m *clerkinvite.Member) bool { return m != nil && m.TenantID == "a" }

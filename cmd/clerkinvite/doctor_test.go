@@ -36,6 +36,12 @@ func (w *world) diagnose(wantCode int) map[string]checkStatus {
 			require.NotEmpty(w.t, c.Remedy, c.Name)
 			notOK[c.Name] = c.Status
 		}
+		if c.Status == checkSkip && c.Message == "not checked" {
+			names, _ := strings.CutPrefix(strings.TrimSuffix(c.Remedy, " first"), "fix ")
+			for name := range strings.SplitSeq(names, " and ") {
+				require.Contains(w.t, notOK, name, "the remedy of %s names what failed", c.Name)
+			}
+		}
 	}
 	if secret := w.vars["CLERK_WEBHOOK_SIGNING_SECRET"]; secret != "" {
 		require.NotContains(w.t, r.stdout+r.stderr, secret)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -788,9 +787,7 @@ func TestOnChange_OneMemberDoesNotBlockOthers(t *testing.T) {
 			t.Parallel()
 			db := pgtest.New(t)
 			synctest.Test(t, func(t *testing.T) {
-				pool := db.Pool(t, func(c *pgxpool.Config) {
-					c.ConnConfig.LookupFunc = new(net.Resolver).LookupHost // other tests' goroutines share the default resolver's
-				})
+				pool := db.Pool(t, testkit.OwnResolver)
 				store := clerkinvite.NewPgxStore(pool, &clerkinvite.PgxOptions{OnChange: func(ctx context.Context, tx pgx.Tx, changes []clerkinvite.Change) error {
 					if slices.ContainsFunc(changes, func(c clerkinvite.Change) bool {
 						return c.New.Email == "p7@example.com" && c.New.Status == clerkinvite.StatusActive

@@ -3,6 +3,7 @@ package testkit
 import (
 	"context"
 	"fmt"
+	"net"
 	"testing"
 	"time"
 
@@ -100,6 +101,9 @@ func NewPgxStore(t *testing.T, opts ...func(*pgxpool.Config)) (*clerkinvite.PgxS
 	require.NoError(t, store.Migrate(t.Context()))
 	return store, pool
 }
+
+// OwnResolver gives a pool in a synctest bubble its own resolver. Goroutines outside the bubble share the default one.
+func OwnResolver(c *pgxpool.Config) { c.ConnConfig.LookupFunc = new(net.Resolver).LookupHost }
 
 // QueryOne returns the value of a query that returns one.
 func QueryOne[T any](t *testing.T, db interface {
