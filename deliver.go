@@ -17,17 +17,17 @@ type pass struct {
 	lastTry    bool                     // the call makes no other attempt
 	shareSpent map[*endpoints]time.Time // until when the shares of imports are used up, if they are
 	failures   int                      // how many creates or added users in a row had an unexplained failure; see countFailures
-	refusing   map[string]error         // organizations that accept no new members, by ID: they are full, or do not exist
 
-	claims  map[string]claim // by member ID
-	refused map[string]error // why the store refused to claim a member, by ID; deliverDue keeps it from pass to pass
+	claims              map[string]claim // by member ID
+	closedOrganizations map[string]error // why organizations accept no new members, by ID: they are full, or do not exist
+	unclaimable         map[string]error // why the store refused to claim members, by ID; deliverDue keeps it from pass to pass
 }
 
 // claim is the claim of a pass on a row, and what it has replaced.
 type claim struct {
-	until         *time.Time // Member.ClaimedUntil
-	wasDueAt      time.Time  // Member.NextAttemptAt before the claim, or the time of the claim
-	hadInvitation bool       // what Member.mayHaveInvitation reported before the claim
+	until     *time.Time // Member.ClaimedUntil
+	wasDueAt  time.Time  // Member.NextAttemptAt before the claim, or the time of the claim
+	hadEffect bool       // what Member.mayHaveEffect reported before the claim
 }
 
 // attempt is one claimed row on its way through a pass. The first step that decides the outcome
@@ -50,15 +50,19 @@ type attempt struct {
 	olderRevoked bool  // the invitation that the row still refers to is no longer open, and was not accepted
 }
 
+// isResend reports whether the member keeps an older invitation until this one is sent.
+func (a *attempt) isResend() bool { return a.row.Status == StatusPending }
+
 // isRetry reports whether there was an earlier attempt: see Member.Attempts.
 func (a *attempt) isRetry() bool { return a.row.Attempts > 1 }
 
 // hasEarlierSends reports whether the member was invited before, so that Clerk may have invitations of earlier sends.
 func (a *attempt) hasEarlierSends() bool { return a.row.Send > 1 }
 
-// hasEarlierTries reports whether an earlier attempt or request may have created the send's invitation. It asks for the
-// number of attempts, and not for mayHaveInvitation, because the runbook sets the number after a backup was restored.
-func (a *attempt) hasEarlierTries() bool { return a.isRetry() || a.bulkRejected }
+// hasEarlierRequests reports whether an earlier attempt, or this one's bulk request, may have created the send's
+// invitation. It asks for the number of attempts, and not for mayHaveEffect, because the runbook sets the number after a
+// backup was restored.
+func (a *attempt) hasEarlierRequests() bool { return a.isRetry() || a.bulkRejected }
 
 // mayEndWithoutCreate reports whether the attempt may find an earlier attempt's invitation, or the rejection of a bulk
 // request has named its address. A limit on creates does not block such an attempt.
@@ -118,7 +122,7 @@ const maxLost = 5
 // [DueQuery] describes.
 //
 // It returns nil when no more members are due, or if another process is delivering them. It logs and
-// skips members that the store refuses to change. Postponed members
+// skips members that the store refuses to claim. Postponed members
 // become due again by themselves. It stops early, with the report so far, and returns
 //   - the context's error when the context ends,
 //   - a *[ClerkInvitationError] when Clerk fails for a reason that concerns more than one member:
@@ -140,49 +144,49 @@ func (s *Service) Deliver(ctx context.Context, opts *DeliverOptions) (_ *Deliver
 	if opts.Limit < 0 {
 		return report, &InvalidParamsError{"Limit", "is negative"}
 	}
-	_, err = s.deliverDue(ctx, opts.Limit, report, nil)
-	return report, err
+	return report, s.deliverDue(ctx, opts.Limit, report, nil)
 }
 
 // deliverDue delivers members that are due, at most limit if that is not 0. After each pass it calls done, if
-// that is not nil. It returns why the store refused to claim members, by ID.
-func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverReport, done func(b dueBatch)) (refused map[string]error, err error) {
+// that is not nil.
+func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverReport, done func(b dueBatch)) error {
 	if err := s.setClock(ctx, s.store); err != nil {
-		return nil, err
+		return err
 	}
 	due := s.now() // members that this call postpones are due later, so they do not come back
-	refused = make(map[string]error)
+	unclaimable := make(map[string]error)
 	for lost := 0; lost < maxLost && report.batch(limit) > 0; {
-		refusedBefore := len(refused)
-		b, err := s.deliverBatch(ctx, due, report.batch(limit), refused)
+		known := len(unclaimable)
+		b, err := s.deliverBatch(ctx, due, report.batch(limit), unclaimable)
 		report.count(b.deliveries)
 		if done != nil {
 			done(b)
 		}
 		if err != nil || !b.found {
-			return refused, err
+			return err
 		}
-		if len(b.claimed) > 0 || len(refused) > refusedBefore {
+		if len(b.claimed) > 0 || len(unclaimable) > known {
 			lost = 0
 		} else {
 			lost++
 		}
 	}
-	return refused, nil
+	return nil
 }
 
 // dueBatch is the result of one pass over due members.
 type dueBatch struct {
-	found      bool       // false if no member is due, or another process has the turn to deliver them
-	claimed    []*Member  // none if other processes were faster
-	deliveries []delivery // one for each of claimed
+	found       bool             // false if no member is due, or another process has the turn to deliver them
+	unclaimable map[string]error // as in pass
+	claimed     []*Member        // none if other processes were faster
+	deliveries  []delivery       // one for each of claimed
 }
 
-// deliverBatch delivers the next members that are due, except those that the store has refused to claim, and notes those
-// that it refuses now. These stay due, and must not come back before all others.
-func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int, refused map[string]error) (b dueBatch, err error) {
+// deliverBatch delivers the next members that are due, except those in unclaimable. It adds the members that the store
+// refuses to claim. They stay due, so without this they would be read first again.
+func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int, unclaimable map[string]error) (b dueBatch, err error) {
 	ctx = withStoredLimits(ctx)
-	rows, err := s.due(ctx, due, size, refused)
+	rows, err := s.due(ctx, due, size, unclaimable)
 	if err != nil || len(rows) == 0 {
 		return b, err
 	}
@@ -195,12 +199,12 @@ func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int, ref
 	}
 	defer p.end()
 	if waited { // the other process may have delivered these: read again
-		if rows, err = s.due(ctx, due, size, refused); err != nil || len(rows) == 0 {
+		if rows, err = s.due(ctx, due, size, unclaimable); err != nil || len(rows) == 0 {
 			return b, err
 		}
 	}
 	b.found = true
-	p.refused = refused
+	p.unclaimable, b.unclaimable = unclaimable, unclaimable
 	if b.claimed, err = s.claimRows(ctx, p, rows); err != nil || len(b.claimed) == 0 {
 		return b, err
 	}
@@ -210,22 +214,22 @@ func (s *Service) deliverBatch(ctx context.Context, due time.Time, size int, ref
 	return b, stopError(ctx, b.deliveries)
 }
 
-// due returns the next members that are due, except those in refused. It begins after the tenant at which the previous
+// due returns the next members that are due, except those in unclaimable. It begins after the tenant at which the previous
 // batch ended, so that tenants take turns from call to call, too.
-func (s *Service) due(ctx context.Context, at time.Time, limit int, refused map[string]error) ([]*Member, error) {
-	q := DueQuery{At: at, Limit: limit + len(refused)}
+func (s *Service) due(ctx context.Context, at time.Time, limit int, unclaimable map[string]error) ([]*Member, error) {
+	q := DueQuery{At: at, Limit: limit + len(unclaimable)}
 	if last := s.lastTenant.Load(); last != nil {
 		q.AfterTenantID = *last
 	}
 	rows, err := s.store.Due(ctx, q)
-	rows = slices.DeleteFunc(rows, func(row *Member) bool { return refused[row.ID] != nil })
+	rows = slices.DeleteFunc(rows, func(row *Member) bool { return unclaimable[row.ID] != nil })
 	return rows[:min(limit, len(rows))], err
 }
 
 // DeliverMembers sends the invitations of these members only, such as those that the caller has just
 // reserved in its transaction. It sends them as Invite does: it does not wait for other members' turns,
 // and it also tries members that were postponed. It skips a member that does not exist or is not
-// waiting for delivery, and logs and skips one that the store refuses to change. Without refs it
+// waiting for delivery, and logs and skips one that the store refuses to claim. Without refs it
 // delivers none.
 //
 // It stops early for the same errors as [Service.Deliver], with the report so far. An invalid Ref is
@@ -329,22 +333,22 @@ func (s *Service) claimRows(ctx context.Context, p *pass, rows []*Member) (claim
 	if err != nil {
 		return nil, err
 	}
-	if p.refused == nil {
-		p.refused = make(map[string]error)
+	if p.unclaimable == nil {
+		p.unclaimable = make(map[string]error)
 	}
 	for i, r := range results {
 		switch {
 		case r.Err == nil:
 			claimed = append(claimed, r.Member)
 		case !errors.Is(r.Err, ErrConflict): // concerns only this row
-			p.refused[changes[i].Old.ID] = r.Err
+			p.unclaimable[changes[i].Old.ID] = r.Err
 			s.log.ErrorContext(ctx, "member not claimed", "member", *changes[i].Old, "cause", logError(r.Err))
 		}
 	}
 	return claimed, nil
 }
 
-// claim claims the row for an attempt of the pass. The claim replaces the row's due time and what mayHaveInvitation
+// claim claims the row for an attempt of the pass. The claim replaces the row's due time and what mayHaveEffect
 // reports, so the pass remembers both.
 func (p *pass) claim(s *Service, m Member) *Member {
 	if p.claims == nil {
@@ -354,7 +358,7 @@ func (p *pass) claim(s *Service, m Member) *Member {
 	if m.NextAttemptAt != nil {
 		dueAt = *m.NextAttemptAt
 	}
-	p.claims[m.ID] = claim{claimed.ClaimedUntil, dueAt, m.mayHaveInvitation()}
+	p.claims[m.ID] = claim{claimed.ClaimedUntil, dueAt, m.mayHaveEffect()}
 	return claimed
 }
 
@@ -432,19 +436,19 @@ func (a *attempt) decide(v verdict) {
 // a verdict of kind k that ends the send.
 func (a *attempt) mayLeaveOver(k verdictKind) bool {
 	switch k {
-	case isInvited: // the send's only one: see look and create
+	case isInvited: // look has set leftOver if it found two invitations of this send, so only earlier sends count here
 		return a.hasEarlierSends() && !a.olderRevoked
 	case isExpired, isRevoked: // the earlier try's invitation, which has ended
 		return a.hasEarlierSends()
 	case isSecondAddress: // decideSecondAddress keeps the leftOver of the verdict before
 		return a.hasEarlierSends()
 	case isLinked, isRefused, isAbandoned:
-		return a.hasEarlierSends() || a.hasEarlierTries()
+		return a.hasEarlierSends() || a.hasEarlierRequests()
 	// The other kinds end the send only if it is withdrawn. Then a resend keeps the older invitation.
 	case isUncertain: // Clerk may have created it now
 		return true
 	default: // isPostponed, isLimited, isReleased: this attempt created nothing
-		return a.hasEarlierTries()
+		return a.hasEarlierRequests()
 	}
 }
 

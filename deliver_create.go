@@ -25,14 +25,14 @@ type queue struct {
 	shareLimit             *metLimit // the share of imports, once it is used up
 }
 
-// metLimit is a limit that a request of the pass hit.
+// metLimit is a rate limit, or the used-up share of imports, that a request has hit or would hit.
 type metLimit struct {
 	err  error
 	ends time.Time
 }
 
-// met returns the limit that err reports, or nil.
-func met(err error, now time.Time) *metLimit {
+// limitIn returns the limit that err reports, or nil.
+func limitIn(err error, now time.Time) *metLimit {
 	if failureOf(err, "") != rateLimited {
 		return nil
 	}
@@ -166,8 +166,8 @@ func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 		// If this pass has few members for a bulk request, the next pass may not bring more, so they do not wait.
 		more := p.more && len(filter(group, (*attempt).startsBatchable)) >= bulkSize
 		q := newQueue(unsettled(group), more)
-		if p.refusing[group[0].organization()] != nil {
-			q.separate() // createBulk does not check p.refusing
+		if p.closedOrganizations[group[0].organization()] != nil {
+			q.separate() // createBulk does not check p.closedOrganizations
 		}
 		stop = s.createGroup(ctx, p, q, stop)
 	}
@@ -261,6 +261,10 @@ func (s *Service) createOne(ctx context.Context, p *pass, q *queue, a *attempt) 
 
 // findOrCreate finds the invitation of an earlier attempt or creates one. It returns either a verdict
 // or the limit that prevents the create.
+//
+// After a rejected bulk request, which may have created the invitation, a first attempt does not look for it. Clerk
+// rejects a duplicate, so the create shows whether to look: the bulk request itself, if Clerk has named the address, or
+// the single one. A full organization rejects every create, so there the attempt looks: see mayHoldSeat.
 func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verdict, limit *metLimit) {
 	if !a.mayEndWithoutCreate() { // do not look either while a limit prevents the create
 		if limit := s.knownLimit(p, a); limit != nil {
@@ -268,10 +272,8 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 		}
 	}
 	var found foundInvitations
-	// After a rejected bulk request, the create itself shows whether to look (see createUnlessTaken), unless the organization is
-	// known to be full, because then there is no create.
-	if a.isRetry() || a.hasEarlierSends() || a.mayHoldSeat(p.refusing[a.organization()]) {
-		if v, found = s.look(ctx, p, a, a.hasEarlierTries()); v.kind != undecided {
+	if a.isRetry() || a.hasEarlierSends() || a.mayHoldSeat(p.closedOrganizations[a.organization()]) {
+		if v, found = s.look(ctx, p, a, a.hasEarlierRequests()); v.kind != undecided {
 			return v, nil
 		}
 	}
@@ -316,7 +318,7 @@ func (a *attempt) mayHoldSeat(err error) bool { return a.bulkRejected && saysFul
 // knownLimit returns the limit that a single create for the attempt would hit, or nil.
 func (s *Service) knownLimit(p *pass, a *attempt) *metLimit {
 	e := endpointsOf(a.organization())
-	return met(cmp.Or(s.checkLimitFor(p, e.create), p.checkShare(e, a.row.Bulk, s.now())), s.now())
+	return limitIn(cmp.Or(s.checkLimitFor(p, e.create), p.checkShare(e, a.row.Bulk, s.now())), s.now())
 }
 
 // createResult is the result of one create.
@@ -336,7 +338,7 @@ func (s *Service) createVerdict(ctx context.Context, p *pass, a *attempt, r crea
 	case !r.sent:
 		return s.notSent(ctx, p, a, r.err), nil
 	}
-	p.noteRefusing(a.organization(), r.err)
+	p.noteClosed(a.organization(), r.err)
 	return s.callFailed(ctx, p, a, call{op: "create invitation", sends: true, organization: a.organization() != ""}, r.err), nil
 }
 
@@ -382,7 +384,7 @@ func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvita
 	case found.needsIgnoreExisting:
 		return true
 	case codeOf(taken) == codeDuplicate:
-		return a.row.InvitationID != "" && !a.hasEarlierTries() && found.current == nil
+		return a.row.InvitationID != "" && !a.hasEarlierRequests() && found.current == nil
 	case codeOf(taken) == codeIdentifierExists:
 		rejectedBefore := a.row.Reason == codeIdentifierExists && !a.early
 		return rejectedBefore || slices.ContainsFunc(users, func(u User) bool { return u.has(a.row.Email) })
@@ -455,14 +457,14 @@ func (s *Service) limitHit(p *pass, endpoint string, err error) *metLimit {
 	if known := s.checkLimitFor(p, endpoint); p.background && known != nil {
 		err = known
 	}
-	return met(err, s.now())
+	return limitIn(err, s.now())
 }
 
 // createBulk creates the invitations of several members with one request. It leaves attempts undecided that
 // need another request, or that have hit a limit.
 func (s *Service) createBulk(ctx context.Context, p *pass, q *queue, group []*attempt) {
 	e := endpointsOf(group[0].organization())
-	if q.bulkLimit = met(s.checkLimitFor(p, e.createBulk), s.now()); q.bulkLimit != nil { // then do not look either
+	if q.bulkLimit = limitIn(s.checkLimitFor(p, e.createBulk), s.now()); q.bulkLimit != nil { // then do not look either
 		return
 	}
 	s.lookForOlder(ctx, p, group)
@@ -475,7 +477,7 @@ func (s *Service) createBulk(ctx context.Context, p *pass, q *queue, group []*at
 func (s *Service) sendBulk(ctx context.Context, p *pass, q *queue, group []*attempt) {
 	e := endpointsOf(group[0].organization())
 	done, err := s.startCreate(ctx, p, e, e.createBulk, false)
-	if q.bulkLimit = met(err, s.now()); q.bulkLimit != nil {
+	if q.bulkLimit = limitIn(err, s.now()); q.bulkLimit != nil {
 		return
 	}
 	if err != nil {
@@ -508,7 +510,7 @@ func (s *Service) sendBulk(ctx context.Context, p *pass, q *queue, group []*atte
 // because of one can no longer share a request.
 func (s *Service) lookForOlder(ctx context.Context, p *pass, group []*attempt) {
 	for _, a := range filter(group, (*attempt).hasEarlierSends) {
-		v, found := s.look(ctx, p, a, a.hasEarlierTries())
+		v, found := s.look(ctx, p, a, a.hasEarlierRequests())
 		a.batchable = !found.needsIgnoreExisting
 		if v.kind != undecided {
 			a.decide(v)

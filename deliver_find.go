@@ -16,7 +16,7 @@ const listPage = 500
 func (s *Service) findAll(ctx context.Context, p *pass, attempts []*attempt) {
 	if err := s.checkLimit(endpointFindUsers); err != nil {
 		for _, a := range attempts {
-			a.decide(s.limited("find users", met(err, s.now())))
+			a.decide(s.limited("find users", limitIn(err, s.now())))
 		}
 		return
 	}
@@ -250,7 +250,7 @@ func (s *Service) look(ctx context.Context, p *pass, a *attempt, expectOwn bool)
 		return s.callFailed(ctx, p, a, call{op: "list invitations", organization: a.organization() != ""}, err), f
 	}
 	f, unmarked := sortInvitations(a, list, expectOwn)
-	if a.row.Status == StatusReserved { // a resend revokes shared ones too
+	if !a.isResend() { // a resend revokes shared ones too
 		if err := s.keepShared(ctx, a.row, &f); err != nil {
 			return s.callFailed(ctx, p, a, call{op: "list invitations"}, err), f
 		}
@@ -354,7 +354,7 @@ func (a *attempt) replaces(inv *Invitation, m mark) bool {
 	if m.ID == a.row.ID {
 		return m.Send < a.row.Send
 	}
-	return a.row.Status == StatusPending && !a.mayBeOwn(inv)
+	return a.isResend() && !a.mayBeOwn(inv)
 }
 
 // mayBeOwn reports whether the attempt's send may have created a pending invitation that does not have

@@ -73,7 +73,7 @@ func (s *Service) confirm(ctx context.Context, l lease, attempts []*attempt) {
 // mustCheckOlder reports whether an earlier attempt may have revoked the older invitation of a resend into an
 // organization that ends without a new one.
 func (a *attempt) mustCheckOlder() bool {
-	keepsOlder := a.row.Status == StatusPending && (a.verdict.withdraw || a.verdict.kind == isRefused || a.verdict.kind == isAbandoned)
+	keepsOlder := a.isResend() && (a.verdict.withdraw || a.verdict.kind == isRefused || a.verdict.kind == isAbandoned)
 	return a.organization() != "" && keepsOlder && !a.olderRevoked
 }
 
@@ -107,7 +107,7 @@ func (s *Service) checkOlder(ctx context.Context, a *attempt) {
 	}
 }
 
-// maxWrites is how often one verdict is written if other processes keep changing its row.
+// maxWrites is how many times one verdict is written if other processes keep changing its row.
 const maxWrites = 10
 
 // write writes the verdicts in one statement, and settles the attempts. If another process has changed a row, write
@@ -129,7 +129,7 @@ func (s *Service) write(ctx context.Context, l lease, attempts []*attempt) {
 	}
 }
 
-// writeOnce makes the statement of write once.
+// writeOnce runs write's statement once.
 func (s *Service) writeOnce(ctx context.Context, l lease, attempts []*attempt) {
 	ctx, cancel := l.settling(ctx)
 	defer cancel()

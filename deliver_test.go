@@ -2120,8 +2120,11 @@ func TestInviteManyWithAMemberThatCannotBeClaimed(t *testing.T) {
 				}
 			})
 			defer func() { cancel(); clock.Wait() }()
-			results, err := b.InviteMany(ctx, []clerkinvite.InviteParams{testkit.Params("bad", "p@example.com"), testkit.Params("acme", "q@example.com")}, &clerkinvite.InviteManyOptions{Wait: c.wait})
+			var last clerkinvite.InviteManyProgress
+			results, err := b.InviteMany(ctx, []clerkinvite.InviteParams{testkit.Params("bad", "p@example.com"), testkit.Params("acme", "q@example.com")},
+				&clerkinvite.InviteManyOptions{Wait: c.wait, Progress: func(p clerkinvite.InviteManyProgress) { last = p }})
 			require.NoError(t, err)
+			require.Equal(t, clerkinvite.InviteManyProgress{Total: 2, Invited: 1, Failed: 1}, last)
 			require.Equal(t, errRefusedRow, results[0].Err)
 			require.Equal(t, clerkinvite.StatusReserved, results[0].Member.Status)
 			require.NoError(t, results[1].Err)

@@ -88,7 +88,7 @@ func TestChangedRow(t *testing.T) {
 }
 
 // If an earlier attempt or a rejected bulk request may have created the invitation, the released row says so.
-func TestChangedRow_MayHaveInvitation(t *testing.T) {
+func TestChangedRow_MayHaveEffect(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		attempt  attempt
@@ -97,8 +97,8 @@ func TestChangedRow_MayHaveInvitation(t *testing.T) {
 		mayExist bool
 	}{
 		"sent nothing":                {attempt{verdict: verdict{kind: isPostponed, reason: "x"}}, 2, "x", false},
-		"an earlier attempt":          {attempt{verdict: verdict{kind: isPostponed, reason: "x"}, claim: claim{hadInvitation: true}}, 2, "x", true},
-		"an earlier attempt, limited": {attempt{verdict: verdict{kind: isLimited, uncounted: true}, claim: claim{hadInvitation: true}}, 1, "", true},
+		"an earlier attempt":          {attempt{verdict: verdict{kind: isPostponed, reason: "x"}, claim: claim{hadEffect: true}}, 2, "x", true},
+		"an earlier attempt, limited": {attempt{verdict: verdict{kind: isLimited, uncounted: true}, claim: claim{hadEffect: true}}, 1, "", true},
 		"a bulk request":              {attempt{verdict: verdict{kind: isReleased, uncounted: true}, bulkRejected: true}, 2, ReasonBulkRejected, true},
 		"a bulk request, postponed":   {attempt{verdict: verdict{kind: isPostponed, reason: "x", uncounted: true}, bulkRejected: true}, 2, "x", true},
 	} {
@@ -109,7 +109,7 @@ func TestChangedRow_MayHaveInvitation(t *testing.T) {
 			got := a.changedRow(testNow)
 			require.Equal(t, c.attempts, got.Attempts)
 			require.Equal(t, c.reason, got.Reason)
-			require.Equal(t, c.mayExist, got.mayHaveInvitation())
+			require.Equal(t, c.mayExist, got.mayHaveEffect())
 		})
 	}
 }
@@ -326,7 +326,7 @@ func TestNewQueue(t *testing.T) {
 // Which attempts are next, and whether they share a request.
 func TestQueueNext(t *testing.T) {
 	t.Parallel()
-	limit := met(limitedFor(time.Minute), testNow)
+	limit := limitIn(limitedFor(time.Minute), testNow)
 	for name, c := range map[string]struct {
 		queue  queue
 		shared int // attempts that can share a request, and whether they have tried
@@ -379,7 +379,7 @@ func TestQueueNext(t *testing.T) {
 // The share of imports is used up and the bulk endpoint limited: who is not imported goes alone.
 func TestQueueNext_ShareUsedUp(t *testing.T) {
 	t.Parallel()
-	limit := met(limitedFor(time.Minute), testNow)
+	limit := limitIn(limitedFor(time.Minute), testNow)
 	q := &queue{batchable: attempts(3, func(a *attempt) { a.batchable, a.row.Bulk = true, true }), bulkLimit: limit, shareLimit: limit}
 	q.batchable[1].row.Bulk = false
 	one := q.batchable[1]
@@ -395,8 +395,8 @@ func TestQueueNext_ShareUsedUp(t *testing.T) {
 // members of imports.
 func TestQueueBlockedBy(t *testing.T) {
 	t.Parallel()
-	short, long := met(limitedFor(time.Minute), testNow), met(limitedFor(time.Hour), testNow)
-	later := met(limitedFor(30*time.Second), testNow.Add(time.Minute)) // a shorter wait that ends later
+	short, long := limitIn(limitedFor(time.Minute), testNow), limitIn(limitedFor(time.Hour), testNow)
+	later := limitIn(limitedFor(30*time.Second), testNow.Add(time.Minute)) // a shorter wait that ends later
 	for i, c := range []struct {
 		bulk, single, share *metLimit
 		imported, other     *metLimit

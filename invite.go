@@ -312,7 +312,7 @@ func (s *Service) reclaimRow(ctx context.Context, p *pass, row *Member) (claimed
 		next.Attempts-- // the same attempt
 		again := s.asClaimed(next, p.claimedAt)
 		first := p.claims[row.ID] // keep what it has replaced
-		p.claims[row.ID] = claim{again.ClaimedUntil, first.wasDueAt, first.hadInvitation}
+		p.claims[row.ID] = claim{again.ClaimedUntil, first.wasDueAt, first.hadEffect}
 		return again, nil
 	})
 	if errors.Is(err, ErrNotFound) {
@@ -511,7 +511,7 @@ func takenOver(old, want *Member) *Member {
 	n.Role, n.InvitedBy, n.Data = want.Role, want.InvitedBy, want.Data
 	switch {
 	case bytes.Equal(old.Params, params): // keep them
-	case !old.mayHaveInvitation():
+	case !old.mayHaveEffect():
 		n.Params, n.Attempts = params, 0
 	case old.clerkParams().Withdraw != "":
 		// This makes usedItsOnlyTry true, so the new attempt sends nothing and withdraws the send: see decideAbandoned. The

@@ -216,10 +216,11 @@ func (m *many) deliver(ctx context.Context) error {
 }
 
 // deliverInTurn delivers all due members, including other callers', in the same order as Run. It returns this
-// call's members that still wait and have no error. A member whose earlier attempt failed is delivered again here
-// if it is due, and counts as waiting only if a limit now delays it.
+// call's members that still wait. The call does not wait for members whose result is an error, although they may be
+// due and are then delivered here too.
 func (m *many) deliverInTurn(ctx context.Context) (waiting []*Member, err error) {
-	refused, err := m.s.deliverDue(ctx, 0, &DeliverReport{}, func(b dueBatch) {
+	err = m.s.deliverDue(ctx, 0, &DeliverReport{}, func(b dueBatch) {
+		m.noteUnclaimable(b.unclaimable)
 		for i, d := range b.deliveries {
 			if _, ours := m.input[b.claimed[i].ID]; ours {
 				m.complete(ctx, b.claimed[i].ID, d)
@@ -227,7 +228,6 @@ func (m *many) deliverInTurn(ctx context.Context) (waiting []*Member, err error)
 		}
 		m.progress(time.Time{})
 	})
-	m.noteRefused(refused)
 	if err != nil {
 		return nil, err
 	}
@@ -238,18 +238,18 @@ func (m *many) deliverInTurn(ctx context.Context) (waiting []*Member, err error)
 		}
 	}
 	for chunk := range slices.Chunk(unsettled, reserveChunk) {
-		unclaimed, err := m.readUnclaimed(ctx, chunk, nil)
+		stillWaiting, err := m.reread(ctx, chunk)
 		if err != nil {
 			return nil, err
 		}
-		waiting = append(waiting, unclaimed...)
+		waiting = append(waiting, stillWaiting...)
 	}
 	return waiting, nil
 }
 
-// noteRefused notes why the store refuses to claim members. They stay due, but InviteMany does not wait for them.
-func (m *many) noteRefused(refused map[string]error) {
-	for id, err := range refused {
+// noteUnclaimable notes why the store refuses to claim members. They stay due, but InviteMany does not wait for them.
+func (m *many) noteUnclaimable(unclaimable map[string]error) {
+	for id, err := range unclaimable {
 		if i, ours := m.input[id]; ours {
 			m.results[i].Err = err
 		}
@@ -278,9 +278,11 @@ func (m *many) pass(ctx context.Context, rows []*Member, more bool) (rest remain
 		return rest, err
 	}
 	p.more = more && len(claimed) == passSize
-	m.noteRefused(p.refused)
-	rows = slices.DeleteFunc(slices.Clone(rows), func(row *Member) bool { return p.refused[row.ID] != nil })
-	rest.waiting, err = m.readUnclaimed(ctx, rows, claimed)
+	m.noteUnclaimable(p.unclaimable)
+	rest.waiting, err = m.reread(ctx, filter(rows, func(row *Member) bool {
+		isClaimed := slices.ContainsFunc(claimed, func(c *Member) bool { return c.ID == row.ID })
+		return !isClaimed && p.unclaimable[row.ID] == nil
+	}))
 	if err != nil {
 		return rest, err
 	}
@@ -323,23 +325,20 @@ func (d delivery) isDelayed() bool {
 	case failureOf(d.Err, "") == rateLimited:
 		return true
 	}
-	// The lease's end is also the direct cause if a release could not be written (see settleUnwritten), or if
-	// inviteAgain's own delivery was released. Use ==, because a request that timed out wraps errLeaseEnds too.
+	// A release without its kind: settleUnwritten could not write it, or it was inviteAgain's. Its direct cause is the
+	// lease's end. Use ==, because a request that timed out wraps errLeaseEnds too.
 	var clerkErr *ClerkInvitationError
 	return errors.As(d.Err, &clerkErr) && clerkErr.Err == errLeaseEnds //nolint:errorlint // see above
 }
 
-// readUnclaimed reads the rows that are not in claimed again, and sets their results. It returns the rows that
-// still wait.
-func (m *many) readUnclaimed(ctx context.Context, rows, claimed []*Member) (waiting []*Member, err error) {
-	var ids []string
-	for _, row := range rows {
-		if !slices.ContainsFunc(claimed, func(c *Member) bool { return c.ID == row.ID }) {
-			ids = append(ids, row.ID)
-		}
-	}
-	if len(ids) == 0 {
+// reread reads the rows again, and sets their results. It returns the rows that still wait.
+func (m *many) reread(ctx context.Context, rows []*Member) (waiting []*Member, err error) {
+	if len(rows) == 0 {
 		return nil, nil
+	}
+	ids := make([]string, len(rows))
+	for i, row := range rows {
+		ids[i] = row.ID
 	}
 	found, err := m.s.store.Find(ctx, Query{IDs: ids})
 	if err != nil {

@@ -148,7 +148,7 @@ func (s *Service) memberVerdict(ctx context.Context, p *pass, a *attempt, u *Use
 	if err != nil {
 		return s.callFailed(ctx, p, a, call{op: "find memberships", organization: true}, err)
 	}
-	if m != nil && a.params.Organization.AddExisting && a.claim.hadInvitation && !m.isOlder(a.row) {
+	if m != nil && a.params.Organization.AddExisting && a.claim.hadEffect && !m.isOlder(a.row) {
 		a.maybeAdded = u // by an earlier attempt
 	}
 	v := userVerdict(u, nil, s.now())
@@ -215,7 +215,7 @@ func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) v
 		return s.released(ctx, p)
 	}
 	o := a.params.Organization
-	if err := p.refusing[o.ID]; err != nil {
+	if err := p.closedOrganizations[o.ID]; err != nil {
 		return refused(opAddMember, reasonOf(err), err)
 	}
 	adding, cancel := p.creating(ctx)
@@ -231,7 +231,7 @@ func (s *Service) addMember(ctx context.Context, p *pass, a *attempt, u *User) v
 		return userVerdict(u, nil, s.now())
 	}
 	if !saysNotFound(err) { // otherwise it may be the user who was deleted
-		p.noteRefusing(o.ID, err)
+		p.noteClosed(o.ID, err)
 	}
 	v := s.callFailed(ctx, p, a, call{op: opAddMember, sends: true, organization: true}, err)
 	if v.kind == isUncertain {
@@ -347,7 +347,7 @@ func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 			a.verdict.withdraw, a.verdict.leftOver = false, false // until Clerk says whether there is a membership
 			return
 		case u != nil:
-			if v = userVerdict(u, nil, s.now()); v.kind != isLinked && a.claim.hadInvitation && !m.isOlder(a.row) {
+			if v = userVerdict(u, nil, s.now()); v.kind != isLinked && a.claim.hadEffect && !m.isOlder(a.row) {
 				a.maybeAdded = u // by that try, and barred since
 			}
 		}
@@ -362,7 +362,7 @@ func (s *Service) prepareOrganization(ctx context.Context, p *pass, a *attempt, 
 	if found.current != nil && found.current.Status == InvitationRevoked { // by an interrupted attempt, or in the dashboard
 		a.olderRevoked = true
 	}
-	if err := p.refusing[a.organization()]; err != nil {
+	if err := p.closedOrganizations[a.organization()]; err != nil {
 		return refused("create invitation", reasonOf(err), err), nil
 	}
 	if !a.hasEarlierSends() {
@@ -415,7 +415,7 @@ func (m Member) mayEndMembership(to Status) bool {
 // addingInterrupted reports whether an interrupted attempt may have added the user to the organization.
 func (m Member) addingInterrupted() bool {
 	o := m.clerkParams().Organization
-	return o != nil && o.AddExisting && m.Due() && m.mayHaveInvitation()
+	return o != nil && o.AddExisting && m.Due() && m.mayHaveEffect()
 }
 
 // endMembership ends the membership of a member that becomes, or already is, revoked or removed:
@@ -530,14 +530,14 @@ func (s *Service) deletedOrganization(ctx context.Context, row *Member, failure 
 	return err == nil && known
 }
 
-// noteRefusing remembers for the rest of the pass that an organization accepts no new members, so that the
+// noteClosed remembers for the rest of the pass that an organization accepts no new members, so that the
 // pass does not waste a request on each of them.
-func (p *pass) noteRefusing(organization string, err error) {
+func (p *pass) noteClosed(organization string, err error) {
 	if organization == "" || !refusesEverybody(err) {
 		return
 	}
-	if p.refusing == nil {
-		p.refusing = make(map[string]error)
+	if p.closedOrganizations == nil {
+		p.closedOrganizations = make(map[string]error)
 	}
-	p.refusing[organization] = err
+	p.closedOrganizations[organization] = err
 }

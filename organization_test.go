@@ -132,8 +132,8 @@ func TestOrganization_SharedInvitationStays(t *testing.T) {
 	})
 }
 
-// An admin revokes the invitation of two tenants in the dashboard. The event revokes both members, although the store fails
-// for the first one, which gets its turn when the event is delivered again.
+// An admin revokes the invitation of two tenants in the dashboard. The event revokes both members. If the store fails for
+// one, the event still revokes the other, and its next delivery revokes the rest.
 func TestOrganization_SharedInvitationRevoked(t *testing.T) {
 	t.Parallel()
 	for name, failing := range map[string]int{"no failure": -1, "the first update fails": 0, "the second update fails": 1} {

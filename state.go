@@ -184,17 +184,17 @@ func withoutRetry(m Member) Member {
 	return m
 }
 
-// mayHaveInvitation reports whether Clerk may have an invitation that a row without a current claim does not refer to, or a
-// membership that an attempt has added. ClaimedUntil is the flag, because the caller knows that the claim is over. Without any
+// mayHaveEffect reports whether earlier attempts may have had an effect that a row without a current claim does not show:
+// an invitation that it does not refer to, or a membership. ClaimedUntil is the flag, because the caller knows that the claim is over. Without any
 // attempt, it is only what an interrupted Purge has left.
-func (m Member) mayHaveInvitation() bool { return m.ClaimedUntil != nil && m.Attempts > 0 }
+func (m Member) mayHaveEffect() bool { return m.ClaimedUntil != nil && m.Attempts > 0 }
 
 // The functions below return Change.New for a row.
 
 // asReleased releases the claim.
-func asReleased(m Member, due time.Time, mayHaveInvitation bool) *Member {
+func asReleased(m Member, due time.Time, mayHaveEffect bool) *Member {
 	m.ClaimedUntil, m.NextAttemptAt = nil, &due
-	if mayHaveInvitation {
+	if mayHaveEffect {
 		past := m.UpdatedAt // certainly past, so it is only the flag
 		m.ClaimedUntil = &past
 	}

@@ -15,7 +15,7 @@ import (
 type verdict struct {
 	kind       verdictKind
 	op         string      // the operation that decided, for the caller's error
-	invitation *Invitation // the row's invitation; of a linked user the accepted one, or nil if unknown
+	invitation *Invitation // the row's invitation; for a linked user, the one they accepted, or nil if unknown
 	user       *User       // the linked user, or the one of the active member
 	other      *Member     // isSecondAddress: the active member
 	reason     string      // Member.Reason
@@ -115,12 +115,10 @@ func (v *verdict) outcome() Outcome {
 	}
 }
 
-// changedRow returns the row changed as the verdict says. If a bulk request may have created the invitation, the
-// attempt counts, so that the next one looks for it first.
+// changedRow returns the row changed as the verdict says.
 func (a *attempt) changedRow(now time.Time) *Member {
 	m, v := *a.row, &a.verdict
-	mayHaveInvitation := a.claim.hadInvitation || a.bulkRejected || a.maybeAdded != nil
-	if v.uncounted && !a.bulkRejected {
+	if v.uncounted && !a.bulkRejected { // a rejected bulk request counts, so that the next attempt looks for its effect first
 		m.Attempts--
 	}
 	if v.withdraw {
@@ -154,22 +152,27 @@ func (a *attempt) changedRow(now time.Time) *Member {
 		return asEnded(m, StatusRemoved, ReasonSecondAddress, now)
 	case isPostponed:
 		m.Reason = clip(v.reason)
-		return asReleased(m, v.dueAt, mayHaveInvitation)
+		return asReleased(m, v.dueAt, a.mayHaveEffect())
 	case isLimited, isReleased:
 		if a.bulkRejected {
-			m = withRetry(m) // the attempt counts, but not for usedItsOnlyTry
+			m = withRetry(m) // it does not count for usedItsOnlyTry
 		}
 		dueAt := v.dueAt
 		if a.claim.wasDueAt.After(dueAt) { // an early attempt must not make the row due earlier
 			dueAt = a.claim.wasDueAt
 		}
-		return asReleased(m, dueAt, mayHaveInvitation)
+		return asReleased(m, dueAt, a.mayHaveEffect())
 	default: // undecided, isUncertain: write does not write these
 		return &m
 	}
 }
 
-// report returns the delivery of v. m is the row after it.
+// mayHaveEffect reports whether the row must say after this attempt what Member.mayHaveEffect reports.
+func (a *attempt) mayHaveEffect() bool {
+	return a.claim.hadEffect || a.bulkRejected || a.maybeAdded != nil
+}
+
+// report returns the delivery for v. m is the row as written.
 func (v *verdict) report(m *Member) *delivery {
 	d := &delivery{Result{Member: m}, v.kind, v.stop}
 	switch v.kind {
@@ -323,7 +326,7 @@ func classify(row *Member, c call, err error) Outcome {
 	if c.organization && !c.several && refusedByOrganization(err) {
 		return OutcomeRefused
 	}
-	ownFault := false // it would not have happened with another row
+	rowAtFault := false // it would not have happened with another row
 	switch failureOf(err, row.Email) {
 	case foreignError, noResponse: // assume the worst
 		if c.sends {
@@ -334,18 +337,18 @@ func classify(row *Member, c call, err error) Outcome {
 			return OutcomeRefused
 		}
 	case invalidRequest, parameterRejected:
-		ownFault = true
+		rowAtFault = true
 	case rejected:
-		ownFault = c.othersCreated
+		rowAtFault = c.othersCreated
 	case addressTaken:
-		// In the application, only a rejected create with ignore_existing counts. A create without it leads to
-		// lookAgain, whose failed call does not send, so othersCreated is false. Organizations have no ignore_existing.
-		ownFault = c.othersCreated || c.organization
+		// Counts for a create with ignore_existing, and for any into an organization. It does not count for lookAgain's call,
+		// which is about a create without ignore_existing: othersCreated is false, because that call does not send.
+		rowAtFault = c.othersCreated || c.organization
 	default:
 	}
 	// A row that is always rejected would use up other members' requests.
 	again := row.Attempts >= firstFinalAttempt && row.Reason == clip(reasonOf(err))
-	if ownFault && again && !c.early && !c.several {
+	if rowAtFault && again && !c.early && !c.several {
 		return OutcomeRefused
 	}
 	return OutcomeFault

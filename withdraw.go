@@ -433,7 +433,7 @@ func (s *Service) claimForPurge(ctx context.Context, ref Ref, may func(Member) b
 // justWithdrawn reports whether row was withdrawn during an attempt, less than a lease ago. Such a row has a claim that
 // ended when it was settled. Clerk's list may not show the attempt's invitation yet.
 func (s *Service) justWithdrawn(row *Member, now time.Time) bool {
-	return !row.Due() && row.mayHaveInvitation() && row.SettledAt != nil && now.Sub(*row.SettledAt) < s.cfg.Lease
+	return !row.Due() && row.mayHaveEffect() && row.SettledAt != nil && now.Sub(*row.SettledAt) < s.cfg.Lease
 }
 
 // erase revokes all invitations with the member's ID, and then erases the member.

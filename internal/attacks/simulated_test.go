@@ -249,8 +249,8 @@ func (s *simulation) refusedInOneWindow(l clerkinvitetest.Limits) map[string]int
 	return worst
 }
 
-// mostInAnHour returns the largest number of requests to an endpoint within an hour, less five minutes, because a slow
-// machine may delay a request after the worker has read the clock.
+// mostInAnHour returns the largest number of requests to an endpoint within 55 minutes. They are not 60, because a slow
+// machine delays requests and the workers' readings of the clock.
 func (s *simulation) mostInAnHour(endpoint string) (most int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
