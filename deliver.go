@@ -37,7 +37,7 @@ type attempt struct {
 	params   clerkParams
 	verdict  verdict
 	delivery *delivery // once the attempt is settled
-	lastTry  bool      // of the pass
+	lastTry  bool      // pass.lastTry
 
 	claim claim // of the row
 	early bool  // the claim was before wasDueAt; a new row's first attempt is early too, which does not matter
@@ -71,10 +71,10 @@ func (a *attempt) mayEndWithoutCreate() bool { return a.isRetry() || a.rejection
 // organization returns the ID of the organization that the row's invitation is for, or "".
 func (a *attempt) organization() string { return a.params.organization() }
 
-// usedItsOnlyTry reports whether the row's invitation may be tried only once, and an earlier attempt has tried it.
-func (a *attempt) usedItsOnlyTry() bool {
+// usedItsOnlyAttempt reports whether the row's invitation may be tried only once, and an earlier attempt has tried it.
+func (a *attempt) usedItsOnlyAttempt() bool {
 	earlier := a.row.Attempts - 1
-	if a.row.allowsRetry() { // then the last one does not count
+	if a.row.allowsAnotherAttempt() { // then the last one does not count
 		earlier--
 	}
 	return a.params.Withdraw != "" && earlier > 0
@@ -118,7 +118,7 @@ const maxLost = 5
 
 // Deliver sends the invitations of all due members: members reserved in a transaction, and members left
 // unfinished by a crash, a lost response or a failure at Clerk. It checks Clerk before it sends anything a
-// second time. Members of InviteMany and ReserveMany come after all others, and tenants take turns, as
+// second time. Members reserved by InviteMany or ReserveMany come after all others, and tenants take turns, as
 // [DueQuery] describes.
 //
 // It returns nil when no more members are due, or if another process is delivering them. It logs and
@@ -406,7 +406,7 @@ func (s *Service) deliver(ctx context.Context, p *pass, rows []*Member) []delive
 		c := p.claims[row.ID]
 		a := &attempt{row: row, params: row.clerkParams(), lastTry: p.lastTry, claim: c, early: c.wasDueAt.After(p.claimedAt)}
 		attempts[i] = a
-		if a.usedItsOnlyTry() {
+		if a.usedItsOnlyAttempt() {
 			s.decideAbandoned(ctx, p, a)
 		} else {
 			open = append(open, a)
@@ -432,22 +432,22 @@ func (a *attempt) decide(v verdict) {
 	a.verdict = v
 }
 
-// mayLeaveOver reports whether the member may have another open invitation, of an earlier send or an earlier try, after
-// a verdict of kind k that ends the send.
+// mayLeaveOver reports whether the member may have another open invitation, of an earlier send or an earlier request of
+// this one, after a verdict of kind k that ends the send.
 func (a *attempt) mayLeaveOver(k verdictKind) bool {
 	switch k {
-	case isInvited: // look has set leftOver if it found two invitations of this send, so only earlier sends count here
+	case isInvited: // if look has found two invitations of this send, the verdict says so already
 		return a.hasEarlierSends() && !a.olderRevoked
-	case isExpired, isRevoked: // the earlier try's invitation, which has ended
+	case isExpired, isRevoked: // this send's only invitation, which has ended
 		return a.hasEarlierSends()
-	case isSecondAddress: // decideSecondAddress keeps the leftOver of the verdict before
+	case isSecondAddress: // the verdict that this one replaces has spoken for this send
 		return a.hasEarlierSends()
 	case isLinked, isRefused, isAbandoned:
 		return a.hasEarlierSends() || a.hasEarlierRequests()
-	// The other kinds end the send only if it is withdrawn. Then a resend keeps the older invitation.
-	case isUncertain: // Clerk may have created it now
+	// The other kinds end the send only if it is withdrawn. A resend then keeps the older invitation.
+	case isUncertain: // this attempt's request may have created one
 		return true
-	default: // isPostponed, isLimited, isReleased: this attempt created nothing
+	default: // isPostponed, isLimited, isReleased
 		return a.hasEarlierRequests()
 	}
 }

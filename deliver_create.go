@@ -19,7 +19,7 @@ const maxFailures = 3
 type queue struct {
 	batchable []*attempt // may share a request
 	single    []*attempt // need a request each
-	more      bool       // later passes may bring more members, so fewer than ten wait to share a request
+	more      bool       // later passes may bring more members, so a group of fewer than ten waits for them
 
 	bulkLimit, singleLimit *metLimit // of each endpoint, once a request has hit it
 	shareLimit             *metLimit // the share of imports, once it is used up
@@ -163,7 +163,8 @@ func (q *queue) putBack(attempts []*attempt) {
 func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 	stop := slices.ContainsFunc(attempts, (*attempt).stopsPass)
 	for _, group := range byOrganization(attempts) {
-		// If this pass has few members for a bulk request, the next pass may not bring more, so they do not wait.
+		// If this pass has brought few members for a bulk request, settled ones included, the next pass may not bring
+		// more. So they do not wait.
 		more := p.more && len(filter(group, (*attempt).startsBatchable)) >= bulkSize
 		q := newQueue(unsettled(group), more)
 		if p.closedOrganizations[group[0].organization()] != nil {
@@ -262,9 +263,10 @@ func (s *Service) createOne(ctx context.Context, p *pass, q *queue, a *attempt) 
 // findOrCreate finds the invitation of an earlier attempt or creates one. It returns either a verdict
 // or the limit that prevents the create.
 //
-// After a rejected bulk request, which may have created the invitation, a first attempt does not look for it. Clerk
-// rejects a duplicate, so the create shows whether to look: the bulk request itself, if Clerk has named the address, or
-// the single one. A full organization rejects every create, so there the attempt looks: see mayHoldSeat.
+// A rejected bulk request may have created the invitation, but a first attempt does not look for it here. If the
+// rejection says that the address is taken, createUnlessTaken looks. Otherwise the single create follows, and if the
+// invitation exists, Clerk rejects that as a duplicate. Only a full organization rejects every create, so then the attempt
+// looks: see mayHoldSeat.
 func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verdict, limit *metLimit) {
 	if !a.mayEndWithoutCreate() { // do not look either while a limit prevents the create
 		if limit := s.knownLimit(p, a); limit != nil {
@@ -579,7 +581,7 @@ func (a *attempt) invitationRequest(ignoreExisting bool) InvitationRequest {
 	return r
 }
 
-// invitationIn returns the attempt's invitation in the response to a bulk request: by its mark or, if Clerk does
+// invitationIn returns the attempt's invitation in the response to a bulk request: by its marker or, if Clerk does
 // not show the metadata, by its address.
 func (a *attempt) invitationIn(created []Invitation, marks []mark) *Invitation {
 	for i := range created {

@@ -156,8 +156,8 @@ func (l *lookup) find(ctx context.Context, keys []string) {
 		l.find(ctx, keys[len(keys)/2:])
 	default:
 		several := len(keys) > 1 && (l.byID || severalAddresses(keys))
-		for _, form := range keys {
-			l.failures[form] = lookupFailure{err, several}
+		for _, key := range keys {
+			l.failures[key] = lookupFailure{err, several}
 		}
 	}
 }
@@ -284,7 +284,7 @@ func (s *Service) keepShared(ctx context.Context, row *Member, f *foundInvitatio
 	return nil
 }
 
-// ownVerdict decides for a row whose invitation an earlier try created.
+// ownVerdict decides for a row whose invitation an earlier request created.
 func (s *Service) ownVerdict(ctx context.Context, p *pass, a *attempt, own *Invitation) verdict {
 	switch own.Status {
 	case InvitationPending:
@@ -309,7 +309,7 @@ type foundInvitations struct {
 	current   *Invitation // the row refers to it; nil if it is not in the list
 
 	// older and adoptable are pending in the member's organization. Clerk allows one pending invitation per address
-	// and organization. So the member waits for an adoptable one, and otherwise the older ones are revoked first.
+	// and organization. So the member adopts an adoptable one, and otherwise the older ones are revoked first.
 	older     []*Invitation // that the send replaces, except current
 	adoptable *Invitation   // any other one, or an older one that another tenant's member needs
 
@@ -349,7 +349,8 @@ func sortInvitations(a *attempt, list []Invitation, expectOwn bool) (f foundInvi
 }
 
 // replaces reports whether the attempt replaces a pending invitation into its organization: one of the member's earlier
-// sends or, if it is a resend, another tenant's or the dashboard's. An adopted one would send no email.
+// sends or, if it is a resend, also another tenant's or the dashboard's. A resend must send an email, so it does not adopt
+// one.
 func (a *attempt) replaces(inv *Invitation, m mark) bool {
 	if m.ID == a.row.ID {
 		return m.Send < a.row.Send
@@ -364,8 +365,8 @@ func (a *attempt) mayBeOwn(inv *Invitation) bool {
 		return false
 	}
 	if !a.isRetry() {
-		// Clerk has rejected this send's only create, or there was none yet. So an invitation counts as the send's
-		// only if it is certainly younger: no tolerance for clocks, and an unknown time does not count.
+		// The send has had no create yet, or one that Clerk has rejected, which probably created nothing. So an invitation
+		// counts as the send's only if it is certainly younger: no tolerance for clocks, and an unknown time does not count.
 		return inv.CreatedAt.After(a.row.ReservedAt)
 	}
 	return inv.CreatedAt.IsZero() || !inv.CreatedAt.Before(a.row.ReservedAt.Add(-clockSkew))

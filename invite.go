@@ -514,9 +514,9 @@ func takenOver(old, want *Member) *Member {
 	case !old.mayHaveEffect():
 		n.Params, n.Attempts = params, 0
 	case old.clerkParams().Withdraw != "":
-		// This makes usedItsOnlyTry true, so the new attempt sends nothing and withdraws the send: see decideAbandoned. The
+		// This makes usedItsOnlyAttempt true, so the new attempt sends nothing and withdraws the send: see decideAbandoned. The
 		// next round of invite starts another send.
-		n = withoutRetry(n)
+		n = withoutAnotherAttempt(n)
 	default:
 		return nil
 	}

@@ -55,8 +55,8 @@ type InviteManyProgress struct {
 //     in Deliver;
 //   - the store's error, unchanged.
 //
-// InviteMany is safe for concurrent use and safe to retry with the same list: people who are
-// invited by then are duplicates, and reserved ones are delivered. It works in the caller's
+// InviteMany is safe for concurrent use and safe to retry with the same list: people who
+// have been invited by then are duplicates, and reserved ones are delivered. It works in the caller's
 // goroutine.
 func (s *Service) InviteMany(ctx context.Context, ps []InviteParams, opts *InviteManyOptions) (_ []Result, err error) {
 	ctx, op := s.observe(ctx, "InviteMany")

@@ -335,7 +335,7 @@ func (s *Service) removeUnneeded(ctx context.Context, row *Member, u *User, p pr
 	return s.removeMember(ctx, row.organization(), u.ID)
 }
 
-// decideAbandoned decides for a row of which usedItsOnlyTry is true. If that try may have added a user to the row's
+// decideAbandoned decides for a row of which usedItsOnlyAttempt is true. If that attempt may have added a user to the row's
 // organization, the member becomes active, because Clerk does not show who added a user.
 func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 	v := verdict{kind: isAbandoned, reason: ReasonWithdrawn}
@@ -348,7 +348,7 @@ func (s *Service) decideAbandoned(ctx context.Context, p *pass, a *attempt) {
 			return
 		case u != nil:
 			if v = userVerdict(u, nil, s.now()); v.kind != isLinked && a.claim.hadEffect && !m.isOlder(a.row) {
-				a.maybeAdded = u // by that try, and barred since
+				a.maybeAdded = u // by that attempt, and barred since
 			}
 		}
 	}

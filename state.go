@@ -167,26 +167,26 @@ func (s *Service) changeOne(ctx context.Context, row, next *Member) (*Member, er
 	return results[0].Member, results[0].Err
 }
 
-// An invitation that may be tried only once may be tried again if its attempt decided nothing, because Clerk rejected
-// the attempt's bulk request. The row's reason says so.
+// An invitation with only one attempt gets another if Clerk has rejected the attempt's bulk request, because that decided
+// nothing. The row's reason says so.
 
-func (m Member) allowsRetry() bool { return m.Reason == ReasonBulkRejected }
+func (m Member) allowsAnotherAttempt() bool { return m.Reason == ReasonBulkRejected }
 
-func withRetry(m Member) Member {
+func withAnotherAttempt(m Member) Member {
 	m.Reason = ReasonBulkRejected
 	return m
 }
 
-func withoutRetry(m Member) Member {
-	if m.allowsRetry() {
+func withoutAnotherAttempt(m Member) Member {
+	if m.allowsAnotherAttempt() {
 		m.Reason = ""
 	}
 	return m
 }
 
-// mayHaveEffect reports whether earlier attempts may have had an effect that a row without a current claim does not show:
-// an invitation that it does not refer to, or a membership. ClaimedUntil is the flag, because the caller knows that the claim is over. Without any
-// attempt, it is only what an interrupted Purge has left.
+// mayHaveEffect reports whether an attempt may have had an effect at Clerk that the row does not show: an invitation or a
+// membership. No attempt may own the row now. ClaimedUntil says so: it is the end of the lease if the attempt's result was
+// not saved, or the past time that asReleased has set. In a row without attempts, only an interrupted Purge has left it.
 func (m Member) mayHaveEffect() bool { return m.ClaimedUntil != nil && m.Attempts > 0 }
 
 // The functions below return Change.New for a row.

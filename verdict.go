@@ -23,7 +23,7 @@ type verdict struct {
 	dueAt      time.Time   // when a row that keeps waiting is due
 	uncounted  bool        // the attempt does not count
 	leftOver   bool        // the member may have other open invitations; see decide
-	adopted    bool        // the invitation has another mark or none, and may be another application's, so undo does not revoke it
+	adopted    bool        // the invitation has another marker or none, and may be another application's, so undo does not revoke it
 	stop       bool        // err concerns the whole instance, so the pass ends
 	withdraw   bool        // the row is withdrawn instead of waiting for another attempt
 }
@@ -155,7 +155,7 @@ func (a *attempt) changedRow(now time.Time) *Member {
 		return asReleased(m, v.dueAt, a.mayHaveEffect())
 	case isLimited, isReleased:
 		if a.bulkRejected {
-			m = withRetry(m) // it does not count for usedItsOnlyTry
+			m = withAnotherAttempt(m)
 		}
 		dueAt := v.dueAt
 		if a.claim.wasDueAt.After(dueAt) { // an early attempt must not make the row due earlier
@@ -341,8 +341,8 @@ func classify(row *Member, c call, err error) Outcome {
 	case rejected:
 		rowAtFault = c.othersCreated
 	case addressTaken:
-		// Counts for a create with ignore_existing, and for any into an organization. It does not count for lookAgain's call,
-		// which is about a create without ignore_existing: othersCreated is false, because that call does not send.
+		// After a create without ignore_existing, the next attempt may be allowed to set it. So that is not final: the call is
+		// lookAgain's, which sends nothing, and othersCreated is false. Organizations have no ignore_existing.
 		rowAtFault = c.othersCreated || c.organization
 	default:
 	}

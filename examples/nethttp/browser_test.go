@@ -70,7 +70,9 @@ func openBrowser(t *testing.T) context.Context {
 	dir, err := os.MkdirTemp("", "nethttp-chromium-") //nolint:usetesting // for all tests
 	require.NoError(t, err)
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.UserDataDir(dir), chromedp.DisableGPU,
-		chromedp.Flag("disable-component-update", true), chromedp.Flag("lang", "en"), chromedp.WSURLReadTimeout(patience))
+		chromedp.Flag("disable-component-update", true), chromedp.Flag("lang", "en"),
+		chromedp.Flag("allow-pre-commit-input", true), // otherwise clicks are lost until a page is drawn
+		chromedp.WSURLReadTimeout(patience))
 	if os.Geteuid() == 0 {
 		options = append(options, chromedp.NoSandbox) // required as root; Chromium only opens pages of this test
 	}
@@ -164,13 +166,13 @@ func eval[T any](b *tab, expression string) T {
 	return v
 }
 
-// wait waits until an expression is true. While the page loads, it cannot be evaluated.
+// wait waits until the page is loaded with its style, and an expression is true.
 func (b *tab) wait(expression string) {
 	b.t.Helper()
 	isTrue := func() bool {
 		ctx, cancel := context.WithTimeout(b.ctx, patience)
 		defer cancel()
-		v, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("!!("+expression+")"))
+		v, err := chromedp.Run(ctx, chromedp.Evaluate[bool](`document.readyState === "complete" && !!(`+expression+")"))
 		return err == nil && v
 	}
 	for deadline := time.Now().Add(patience); !isTrue(); time.Sleep(25 * time.Millisecond) {
@@ -567,7 +569,7 @@ func TestBrowserListDoesNotMove(t *testing.T) {
 
 	// In a filtered list, the row leaves when the pointer does.
 	b.click(`#filters a[href$="=revoked"]`)
-	b.wait(`document.querySelectorAll("#list .row").length === 4 && location.search === "?state=revoked" && document.readyState === "complete"`) // with its style
+	b.wait(`document.querySelectorAll("#list .row").length === 4 && location.search === "?state=revoked"`)
 	before = tops()
 	second := ended[2]
 	b.press("invite", second.Email)

@@ -148,7 +148,7 @@ var mutants = []mutant{
 		{"deliver.go", "!= \"\" && earlier > 0", "!= \"\" && earlier > 100"},
 	}},
 	{name: "a withdrawn invitation stays open", test: "TestPromise4_WithdrawOnFailureRevokes/memory", pkg: "./internal/attacks", edits: []edit{
-		{"deliver.go", "Clerk may have created it now\n		return true\n", "Clerk may have created it now\n		return a.hasEarlierRequests()\n"},
+		{"deliver.go", "request may have created one\n		return true\n", "request may have created one\n		return a.hasEarlierRequests()\n"},
 	}},
 	{name: "a resend continues a send that was given up", test: "TestWithdrawOnFailure_ResendAfterACrash/Resend", pkg: "./internal/attacks", edits: []edit{
 		{"resend.go", "if row.Due() && params.Withdraw == \"\" {", "if row.Due() {"},
