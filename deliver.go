@@ -112,7 +112,7 @@ type DeliverReport struct {
 // passSize is the maximum number of members of a pass, so that it usually needs one request for users.
 const passSize = lookupSize
 
-// maxLost is how many times in a row a batch may lose all its members to other processes. It also bounds
+// maxLost is how many times in a row a pass may lose all its members to other processes. It also bounds
 // the loop if a clock was set back.
 const maxLost = 5
 
@@ -462,7 +462,7 @@ func (r *DeliverReport) batch(limit int) int {
 
 func (r *DeliverReport) count(deliveries []delivery) {
 	for _, d := range deliveries {
-		if d.kind != isReleased { // a released row was not attempted
+		if d.kind != isReleased { // its attempt did not complete
 			r.countOne(d)
 		}
 	}

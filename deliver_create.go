@@ -377,8 +377,8 @@ func (s *Service) findAgain(ctx context.Context, p *pass, a *attempt) (v verdict
 // mayIgnoreExisting reports whether ignore_existing may be used after Clerk has rejected the create. There are three
 // cases:
 //   - Another invitation for the address is pending, which is not this send's.
-//   - Clerk has a duplicate that this send cannot have created. It is probably the previous invitation, if Clerk's list,
-//     which may lag, does not show it yet.
+//   - Clerk has a duplicate that this send cannot have created. If Clerk's list, which may lag, does not show the previous
+//     invitation, the duplicate is probably that one.
 //   - A user has the address without having verified it. Clerk may never show such a user, so it is enough that Clerk
 //     rejected the previous attempt in the same way. But an early attempt proves nothing: the person may be signing up.
 func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvitations) bool {
@@ -462,8 +462,8 @@ func (s *Service) limitHit(p *pass, endpoint string, err error) *metLimit {
 	return limitIn(err, s.now())
 }
 
-// createBulk creates the invitations of several members with one request. It leaves attempts undecided that
-// need another request, or that have hit a limit.
+// createBulk creates the invitations of several members with one request. It leaves undecided the attempts
+// that need another request or have hit a limit.
 func (s *Service) createBulk(ctx context.Context, p *pass, q *queue, group []*attempt) {
 	e := endpointsOf(group[0].organization())
 	if q.bulkLimit = limitIn(s.checkLimitFor(p, e.createBulk), s.now()); q.bulkLimit != nil { // then do not look either

@@ -235,8 +235,8 @@ func verifiedBy(users []User, email string) *User {
 	return &users[i]
 }
 
-// look lists the invitations of the address. The verdict is undecided if none of them may be this send's or must be
-// adopted. Then f has what prepareOrganization and the create need. expectOwn means that the send's invitation may
+// look lists the invitations of the address. The verdict is undecided if none of them can be this send's, and none must
+// be adopted. Then f has what prepareOrganization and the create need. expectOwn means that the send's invitation may
 // exist already. Then look also considers invitations that have ended or do not show their metadata.
 func (s *Service) look(ctx context.Context, p *pass, a *attempt, expectOwn bool) (v verdict, f foundInvitations) {
 	var list []Invitation

@@ -214,8 +214,10 @@ func (s *Service) settleResolved(ctx context.Context, a *attempt, rows []*Member
 		a.row = row
 		return
 	}
+	// A row that still waits in the same organization becomes active by the membership, due or not. Any other row must need
+	// it, or the attempt ends what it may have added.
 	if !mayJoin && !row.needsMembership(a.organization()) {
-		_ = s.removeAdded(ctx, a) // the row no longer needs what the attempt may have added
+		_ = s.removeAdded(ctx, a)
 	}
 	a.delivery = &delivery{Result: Result{Member: row}}
 	active := slices.IndexFunc(rows, func(m *Member) bool { return m.TenantID == row.TenantID && m.Status == StatusActive })

@@ -315,7 +315,7 @@ func (m *many) complete(ctx context.Context, id string, d delivery) delivery {
 	return d
 }
 
-// isDelayed reports whether only a rate limit or the end of the lease prevented the delivery.
+// isDelayed reports whether only a rate limit, or the end of the pass or the lease, prevented the delivery.
 func (d delivery) isDelayed() bool {
 	switch {
 	case d.kind == isReleased:
@@ -325,8 +325,8 @@ func (d delivery) isDelayed() bool {
 	case failureOf(d.Err, "") == rateLimited:
 		return true
 	}
-	// A release without its kind: settleUnwritten could not write it, or it was inviteAgain's. Its direct cause is the
-	// lease's end. Use ==, because a request that timed out wraps errLeaseEnds too.
+	// A release at the lease's end that has lost its kind: settleUnwritten could not write it, or it was inviteAgain's. Use
+	// ==, because a request that timed out wraps errLeaseEnds too.
 	var clerkErr *ClerkInvitationError
 	return errors.As(d.Err, &clerkErr) && clerkErr.Err == errLeaseEnds //nolint:errorlint // see above
 }

@@ -185,8 +185,8 @@ func withoutAnotherAttempt(m Member) Member {
 }
 
 // mayHaveEffect reports whether an attempt may have had an effect at Clerk that the row does not show: an invitation or a
-// membership. No attempt may own the row now. ClaimedUntil says so: it is the end of the lease if the attempt's result was
-// not saved, or the past time that asReleased has set. In a row without attempts, only an interrupted Purge has left it.
+// membership. Call it only while no attempt owns the row. ClaimedUntil is then the end of a lease whose result was not
+// saved, or the flag that asReleased sets. Attempts > 0 excludes a row that an interrupted Purge has claimed.
 func (m Member) mayHaveEffect() bool { return m.ClaimedUntil != nil && m.Attempts > 0 }
 
 // The functions below return Change.New for a row.

@@ -45,8 +45,8 @@ const (
 	// The row keeps waiting, or is withdrawn; see withdrawal.
 	isUncertain // a request that sends may still arrive: the claim stays until the lease ends
 	isPostponed // failed, and no such request may still arrive: due again later
-	isLimited   // not attempted because of a rate limit: due when it ends
-	isReleased  // not attempted because the pass ended: due immediately, or later if the attempt was early
+	isLimited   // not completed because of a rate limit: due when it ends
+	isReleased  // not completed because the pass ended: due immediately, or later if the attempt was early
 )
 
 // completes reports whether a verdict of kind k completes the send.
@@ -167,7 +167,8 @@ func (a *attempt) changedRow(now time.Time) *Member {
 	}
 }
 
-// mayHaveEffect reports whether the row must say after this attempt what Member.mayHaveEffect reports.
+// mayHaveEffect reports whether this or an earlier attempt may have had an effect. Then asReleased sets the flag that
+// Member.mayHaveEffect reads.
 func (a *attempt) mayHaveEffect() bool {
 	return a.claim.hadEffect || a.bulkRejected || a.maybeAdded != nil
 }
@@ -341,8 +342,9 @@ func classify(row *Member, c call, err error) Outcome {
 	case rejected:
 		rowAtFault = c.othersCreated
 	case addressTaken:
-		// After a create without ignore_existing, the next attempt may be allowed to set it. So that is not final: the call is
-		// lookAgain's, which sends nothing, and othersCreated is false. Organizations have no ignore_existing.
+		// Without ignore_existing this is not final, because the next attempt may be allowed to set it: lookAgain's call does
+		// not send, so othersCreated is false. With ignore_existing, or in an organization, which has no ignore_existing,
+		// repeated rejections are final.
 		rowAtFault = c.othersCreated || c.organization
 	default:
 	}
