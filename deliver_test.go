@@ -688,6 +688,16 @@ func refuseStatus(email string, status clerkinvite.Status, err error) func(*cler
 	}
 }
 
+// refuseTenant refuses to write the tenant's members.
+func refuseTenant(tenant string) func(*clerkinvite.Member) error {
+	return func(next *clerkinvite.Member) error {
+		if next.TenantID == tenant {
+			return errRefusedRow
+		}
+		return nil
+	}
+}
+
 // A row that the host's database refuses to change does not block others, and is not invited again by each attempt.
 func TestDeliver_RowThatCannotBeWritten(t *testing.T) {
 	t.Parallel()
@@ -2008,38 +2018,13 @@ func (s *beforeUpdate) Update(ctx context.Context, changes []clerkinvite.Change)
 	return s.Store.Update(ctx, changes)
 }
 
-// refusingClaims is a store whose database refuses all updates of a tenant's rows, as with a constraint that is NOT VALID.
-type refusingClaims struct {
-	clerkinvite.Store
-	tenant string
-}
-
 var errRefusedRow = errors.New("the row violates a constraint")
 
-func (s refusingClaims) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
-	results := make([]clerkinvite.Result, len(changes))
-	var others []clerkinvite.Change
-	var at []int
-	for i, c := range changes {
-		if c.Old.TenantID == s.tenant {
-			results[i].Err = errRefusedRow
-		} else {
-			others, at = append(others, c), append(at, i)
-		}
-	}
-	written, err := s.Store.Update(ctx, others)
-	for k, i := range at {
-		if err == nil {
-			results[i] = written[k]
-		}
-	}
-	return results, err
-}
-
+// newRefusingClaims returns a rig whose database refuses all updates of a tenant's rows, as with a constraint that is NOT VALID.
 func newRefusingClaims(t *testing.T) *testkit.Rig {
 	t.Helper()
 	b := testkit.NewMemory(t, testkit.Options{})
-	return testkit.New(t, testkit.Options{Clock: b.Clock}, b.Clerk, b.API, refusingClaims{b.Store, "bad"})
+	return testkit.New(t, testkit.Options{Clock: b.Clock}, b.Clerk, b.API, refusingStore{b.Store, refuseTenant("bad")})
 }
 
 // Members that the database refuses to claim stay due. However many there are, other tenants' imports are delivered.
@@ -2069,7 +2054,7 @@ func TestMembersThatCannotBeClaimedBlockNobody(t *testing.T) {
 func TestDeliver_ClaimThatBlocks(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		clerk, store := clerkinvitetest.NewClerk(), &blockingUpdates{Store: clerkinvitetest.NewMemoryStore(), blocked: true}
+		clerk, store := clerkinvitetest.NewClerk(), &hangingStore{clerkinvitetest.NewMemoryStore(), true}
 		b := testkit.New(t, testkit.Options{}, clerk, clerk, store)
 		_, err := b.ReserveMany(t.Context(), testkit.People(3, "p"))
 		require.NoError(t, err)
@@ -2080,25 +2065,11 @@ func TestDeliver_ClaimThatBlocks(t *testing.T) {
 		require.Zero(t, *report)
 		require.Zero(t, b.Clerk.Emails())
 
-		store.blocked = false
+		store.hangs = false
 		_, err = b.Deliver(t.Context(), nil)
 		require.NoError(t, err)
 		b.RequireEachInvitedOnce(t, testkit.People(3, "p"))
 	})
-}
-
-// blockingUpdates is a store whose rows are locked.
-type blockingUpdates struct {
-	clerkinvite.Store
-	blocked bool
-}
-
-func (s *blockingUpdates) Update(ctx context.Context, changes []clerkinvite.Change) ([]clerkinvite.Result, error) {
-	if s.blocked {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}
-	return s.Store.Update(ctx, changes)
 }
 
 // InviteMany does not wait for a member that the database refuses to claim.
