@@ -244,12 +244,12 @@ func (r *reconciliation) countMoves(ctx context.Context, changes []Change) error
 	if err != nil {
 		return err
 	}
-	for range 2 { // moveMembers tries again too, after the others have moved
+	for try := range 2 { // moveMembers tries again too, after the others have moved; only then second addresses give way
 		var taken []Change
 		for _, c := range changes {
 			if slices.ContainsFunc(found, func(m *Member) bool {
 				m = cmp.Or(r.unwritten[m.ID], m)
-				return m.Ref() == c.New.Ref() && !m.isSecondAddress()
+				return m.Ref() == c.New.Ref() && (try == 0 || !m.isSecondAddress())
 			}) {
 				taken = append(taken, c)
 			} else {

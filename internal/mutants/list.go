@@ -355,7 +355,10 @@ var mutants = []mutant{
 		{"reconcile_members.go", "				m = cmp.Or(r.unwritten[m.ID], m)\n", ""},
 	}},
 	{name: "a dry run does not try a taken address again", test: "TestReconcile_AddressPassesToAnotherMember", pkg: "./internal/attacks", edits: []edit{
-		{"reconcile_members.go", "	for range 2 { // moveMembers", "	for range 1 { // moveMembers"},
+		{"reconcile_members.go", "	for try := range 2 { // moveMembers", "	for try := range 1 { // moveMembers"},
+	}},
+	{name: "a dry run moves second addresses away too early", test: "TestReconcile_AddressPassesToAnotherMember", pkg: "./internal/attacks", edits: []edit{
+		{"reconcile_members.go", "(try == 0 ||", "(try < 0 ||"},
 	}},
 	{name: "leavers are forgotten until Clerk shows a membership", test: "TestOrganization_LeaversFarFromVisibleMembers", edits: []edit{
 		{"reconcile_members.go", "if !r.progress.SeesMembers {\n", "if !r.progress.SeesMembers {\n\t\tclear(r.leavers)\n"},
