@@ -74,12 +74,13 @@ func (s *sequence) breakNext(call clerkinvitetest.Call) {
 func ask[T any](ctx context.Context, endpoint clerkinvitetest.Call, what string, do func() (T, error)) (T, error) {
 	var none T
 	t := taskOf(ctx)
-	t.probes(t.everLimited[endpoint]) // even if the request is not sent, others wait until the clock was read
+	limit := limitOf(endpoint)
+	t.probes(t.everLimited[limit]) // even if the request is not sent, others wait until the clock was read
 	if ctx.Err() != nil {
 		return none, &clerkinvite.APIError{NotSent: true, Err: t.over(ctx)}
 	}
 	t.requests++
-	t.background(endpoint)
+	t.background(limit)
 	var late func()
 	if !strings.HasPrefix(string(endpoint), "GET ") {
 		late = func() { _, _ = do() }
@@ -103,7 +104,7 @@ func ask[T any](ctx context.Context, endpoint clerkinvitetest.Call, what string,
 	t.sayf("%s: %s -> %v", t.name, what, outcome{err})
 	var api *clerkinvite.APIError
 	if errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests {
-		t.everLimited[endpoint] = true
+		t.everLimited[limit] = true
 	} else if err != nil {
 		t.failed = true
 	}
@@ -112,7 +113,7 @@ func ask[T any](ctx context.Context, endpoint clerkinvitetest.Call, what string,
 		t.orgUnknown = t.orgUnknown || endpoint == clerkinvitetest.CallOrganizationList && saysNoOrganization(err)
 	}
 	if errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests && api.RetryAfter > 0 {
-		t.limited[string(endpoint)] = t.now().Add(api.RetryAfter)
+		t.limited[string(limit)] = t.now().Add(api.RetryAfter)
 	}
 	if !t.calm && t.chance(10) {
 		if _, alive := t.pause("the response to "+what, nil); !alive {
@@ -123,6 +124,15 @@ func ask[T any](ctx context.Context, endpoint clerkinvitetest.Call, what string,
 		}
 	}
 	return answer, err
+}
+
+// limitOf returns the call whose name the limit of an endpoint has. The library has one limit for all lists of
+// invitations into organizations.
+func limitOf(endpoint clerkinvitetest.Call) clerkinvitetest.Call {
+	if endpoint == clerkinvitetest.CallOrganizationListAll {
+		return clerkinvitetest.CallOrganizationList
+	}
+	return endpoint
 }
 
 // over returns why a call's context has ended, or nil, and records it.

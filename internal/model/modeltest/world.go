@@ -53,7 +53,7 @@ type world struct {
 	bare          map[string]bool               // other applications' invitations without metadata
 	adopted       map[string]bool               // invitations without a marker that a member waits or waited for
 	entrusted     map[string]bool               // of these, invitations that Adopt was given; Clerk may not know them
-	everLimited   map[clerkinvitetest.Call]bool // endpoints that Clerk has limited
+	everLimited   map[clerkinvitetest.Call]bool // limits that Clerk has reported; see limitOf
 	revokeLimited bool                          // Clerk has limited a revocation, so a process may not send the next
 	late          map[mark]bool                 // sends with possibly more than one invitation
 	foreign       int
