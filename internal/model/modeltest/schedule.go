@@ -89,6 +89,7 @@ type task struct {
 	noMembers    bool                  // Clerk refused people because of the organization
 	lastAdmin    bool                  // Clerk refused to end the membership of the last admin
 	orgUnknown   bool                  // Clerk's list said that the organization does not exist, so its invitations do not work
+	orgEmpty     bool                  // the same about its memberships, so it has no members
 	limited      map[string]time.Time  // limited endpoints
 }
 

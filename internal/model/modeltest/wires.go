@@ -111,6 +111,7 @@ func ask[T any](ctx context.Context, endpoint clerkinvitetest.Call, what string,
 	if slices.Contains(organizationCalls, endpoint) && refusesOrganization(err) {
 		t.noMembers = true
 		t.orgUnknown = t.orgUnknown || endpoint == clerkinvitetest.CallOrganizationList && saysNoOrganization(err)
+		t.orgEmpty = t.orgEmpty || endpoint == clerkinvitetest.CallMemberships && saysNoOrganization(err)
 	}
 	if errors.As(err, &api) && api.StatusCode == http.StatusTooManyRequests && api.RetryAfter > 0 {
 		t.limited[string(limit)] = t.now().Add(api.RetryAfter)
