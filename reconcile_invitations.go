@@ -189,9 +189,6 @@ func emailsOf(members []*Member) []string {
 func (r *reconciliation) waitingFor(ctx context.Context, status InvitationStatus) (members []*Member, err error) {
 	err = r.list(ctx, status, *r.progress.Oldest, func(list []listed) {
 		for _, l := range list {
-			if l.isCurrent() {
-				r.noteShown(l.row)
-			}
 			// A member that is due for a resend belongs to Deliver.
 			if l.isCurrent() && l.row.Status == StatusPending && !l.row.Due() && !r.changed[l.row.ID] && !r.hasNewer[l.row.ID] {
 				members = append(members, l.row)
@@ -201,8 +198,9 @@ func (r *reconciliation) waitingFor(ctx context.Context, status InvitationStatus
 	return members, err
 }
 
-// list reads Clerk's invitations in a status. It corrects the times in the members' rows and then calls page,
-// for each page. If oldest is not zero, it reads the newest first and stops at invitations that are older.
+// list reads Clerk's invitations in a status. For each page, it corrects the times in the members' rows, notes the
+// members whose invitation Clerk has shown, and then calls page. If oldest is not zero, it reads the newest first and
+// stops at invitations that are older.
 func (r *reconciliation) list(ctx context.Context, status InvitationStatus, oldest time.Time, page func(list []listed)) error {
 	q := InvitationQuery{Status: status, Limit: listPage, NewestFirst: !oldest.IsZero(), AllOrganizations: r.organizations}
 	var previous []Invitation
@@ -220,6 +218,11 @@ func (r *reconciliation) list(ctx context.Context, status InvitationStatus, olde
 		list, err := r.withTimes(ctx, slices.DeleteFunc(invitations, func(inv Invitation) bool { return inv.ID == "" || inv.Status != status }))
 		if err != nil {
 			return err
+		}
+		for i := range list {
+			if list[i].isCurrent() {
+				r.noteShown(list[i].row)
+			}
 		}
 		page(list)
 		if last {

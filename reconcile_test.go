@@ -839,11 +839,15 @@ func TestReconcile_PauseDoesNotRemoveAUserThatClerkShowsLate(t *testing.T) {
 	require.Equal(t, clerkinvite.StatusActive, b.Member(t, "ada@example.com").Status)
 }
 
-// forgetfulAPI lists no invitations.
-type forgetfulAPI struct{ clerkinvite.ClerkAPI }
+// forgetfulAPI does not list the invitations for an address.
+type forgetfulAPI struct {
+	clerkinvite.ClerkAPI
+	email string
+}
 
-func (forgetfulAPI) ListInvitations(context.Context, clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
-	return nil, nil
+func (a forgetfulAPI) ListInvitations(ctx context.Context, q clerkinvite.InvitationQuery) ([]clerkinvite.Invitation, error) {
+	list, err := a.ClerkAPI.ListInvitations(ctx, q)
+	return slices.DeleteFunc(list, func(inv clerkinvite.Invitation) bool { return inv.Email == a.email }), err
 }
 
 // An invitation expired long ago, and Clerk's lists no longer show it, or show that it was
@@ -852,28 +856,32 @@ func TestReconcile_OverdueMembersExpire(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		forgets bool
-		known   bool // Clerk knows another member, so that the key is right
+		known   string // what Clerk knows of another member, so that the key is right
 		want    clerkinvite.Status
 	}{
-		"accepted elsewhere": {false, true, clerkinvite.StatusExpired},
-		"forgotten at Clerk": {true, true, clerkinvite.StatusExpired},
-		"forgotten, and the key may be another instance's": {true, false, clerkinvite.StatusPending},
+		"accepted elsewhere":                               {false, "user", clerkinvite.StatusExpired},
+		"forgotten at Clerk":                               {true, "user", clerkinvite.StatusExpired},
+		"forgotten, and another invitation is open":        {true, "invitation", clerkinvite.StatusExpired},
+		"forgotten, and the key may be another instance's": {true, "", clerkinvite.StatusPending},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			const email = "ada@example.com"
 			b := testkit.NewMemory(t, testkit.Options{})
 			b.MustInvite(t, email)
-			if c.known {
+			if c.known == "user" {
 				b.Clerk.AddVerifiedUser("known@example.com")
 				b.MustInvite(t, "known@example.com")
 			}
 			_, err := b.Clerk.AcceptAs(email, "elsewhere@example.org")
 			require.NoError(t, err)
 			if c.forgets {
-				b = testkit.New(t, testkit.Options{}, b.Clerk, forgetfulAPI{b.API}, b.Store)
+				b = testkit.New(t, testkit.Options{}, b.Clerk, forgetfulAPI{b.API, email}, b.Store)
 			}
 			b.Clock.Advance(30*24*time.Hour + 5*time.Minute) // Clerk's clock may be behind
+			if c.known == "invitation" {
+				b.MustInvite(t, "known@example.com")
+			}
 			b.MustReconcile(t)
 			require.Equal(t, clerkinvite.StatusPending, b.Member(t, email).Status)
 			b.Clock.Advance(10 * time.Minute)

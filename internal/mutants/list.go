@@ -702,6 +702,9 @@ var mutants = []mutant{
 	{name: "an assumed expiry is believed", test: "TestAdopt_ThenReconcileAfterTheAssumedExpiry", edits: []edit{
 		{"reconcile_members.go", "		if row.InvitedAt != nil {\n			continue\n", "		if true {\n			continue\n"},
 	}},
+	{name: "an open invitation does not prove the key", test: "TestReconcile_OverdueMembersExpire", edits: []edit{
+		{"reconcile_invitations.go", "			if list[i].isCurrent() {\n", "			if list[i].isCurrent() && status != InvitationPending {\n"},
+	}},
 	{name: "an invitation that cannot be read has expired", test: "TestReconcile_AdoptedMemberWhoseInvitationCannotBeRead", edits: []edit{
 		{"reconcile_members.go", "			r.unresolved[row.ID] = true\n			if err := r.excuse(", "			if err := r.excuse("},
 	}},

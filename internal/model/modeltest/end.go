@@ -2,6 +2,7 @@ package modeltest
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -92,6 +93,7 @@ func (s *sequence) delivered() {
 
 // reconciled reconciles: first a dry run, then a real run, then another one, perhaps in parts, which must change nothing.
 func (s *sequence) reconciled() {
+	lagged := false
 	once := func(opts clerkinvite.ReconcileOptions) (sum clerkinvite.ReconcileReport) {
 		v := reconcile
 		if opts.DryRun {
@@ -104,7 +106,9 @@ func (s *sequence) reconciled() {
 					opts.Cursor, s.hidden = "", true
 					return
 				}
-				if err != nil && (!s.dissolved || !isClerks(err)) {
+				if err != nil && s.behavior.Behavior.Lag && isNotPending(err) {
+					lagged = true // two tenants have this invitation, and Clerk does not show yet that the call has revoked it
+				} else if err != nil && (!s.dissolved || !isClerks(err)) {
 					t.failf("end: Reconcile returns %v without a fault", outcome{err})
 				}
 				t.sayf("%s = %v, %v", t.name, report.LogValue(), outcome{err})
@@ -135,6 +139,14 @@ func (s *sequence) reconciled() {
 	}
 	would := once(clerkinvite.ReconcileOptions{DryRun: true})
 	did := once(clerkinvite.ReconcileOptions{})
+	if lagged { // another call must complete it
+		lagged = false
+		would = once(clerkinvite.ReconcileOptions{DryRun: true})
+		did = once(clerkinvite.ReconcileOptions{})
+	}
+	if lagged {
+		s.failf("end: Reconcile fails again, although Clerk shows what the call before has revoked")
+	}
 	if s.problem != "" {
 		return
 	}
@@ -166,6 +178,12 @@ func (s *sequence) reconciled() {
 	if n := numbers(again); s.problem == "" && (n[0]+n[1]+n[2]+n[3]+again.Moved > 0 || n[5] != len(did.AcceptedElsewhere)) {
 		s.failf("end: another Reconcile would change: %+v", n)
 	}
+}
+
+// isNotPending reports whether Clerk says that an organization's invitation has ended.
+func isNotPending(err error) bool {
+	var api *clerkinvite.APIError
+	return errors.As(err, &api) && api.Code == "organization_invitation_not_pending"
 }
 
 // noneKnown reports whether members are active, but Clerk knows none of their users, no invitation with a

@@ -192,8 +192,12 @@ func (a wiredAPI) FindUsers(ctx context.Context, q clerkinvite.UserQuery) ([]cle
 	if err == nil {
 		for _, email := range q.Emails {
 			t.looked[email] = ""
-			if i := slices.IndexFunc(users, func(u clerkinvite.User) bool { return holds(u, email) }); i >= 0 {
-				t.looked[email] = users[i].ID
+		}
+		for _, u := range users {
+			for _, e := range u.Emails {
+				if e.Verified { // perhaps not the address that was asked for
+					t.looked[e.Address] = u.ID
+				}
 			}
 		}
 	}
