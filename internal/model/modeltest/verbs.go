@@ -448,7 +448,7 @@ func (t *task) doResend(ctx context.Context) {
 	if there == nil || m.ID != there.ID || m.Send != there.Send+1 || m.InvitationID == there.InvitationID || t.storeFailed || t.revokeFailed || t.revokeLimited || t.tooLate {
 		return
 	}
-	if there.Sent < there.Send { // another call completed that send, and replaced the invitation
+	if there.Sent < there.Send || !t.made[m.InvitationID] { // another call completed that send or this one, and revokes the invitation
 		return
 	}
 	if t.open(there.InvitationID) && !t.waitedFor(t.rows, there.InvitationID) { // two tenants' adopted members can share it
