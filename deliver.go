@@ -440,7 +440,7 @@ func (a *attempt) mayLeaveOver(k verdictKind) bool {
 		return a.hasEarlierSends() && !a.olderRevoked
 	case isExpired, isRevoked: // this send's only invitation, which has ended
 		return a.hasEarlierSends()
-	case isSecondAddress: // the verdict that this one replaces has spoken for this send
+	case isSecondAddress: // for this send, decideSecondAddress keeps what the replaced verdict says
 		return a.hasEarlierSends()
 	case isLinked, isRefused, isAbandoned:
 		return a.hasEarlierSends() || a.hasEarlierRequests()

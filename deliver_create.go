@@ -163,8 +163,8 @@ func (q *queue) putBack(attempts []*attempt) {
 func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 	stop := slices.ContainsFunc(attempts, (*attempt).stopsPass)
 	for _, group := range byOrganization(attempts) {
-		// If this pass has brought few members for a bulk request, settled ones included, the next pass may not bring
-		// more. So they do not wait.
+		// Members who are too few for a bulk request wait for the next pass, which may bring more. But if even this pass has
+		// brought too few, settled ones included, they do not wait.
 		more := p.more && len(filter(group, (*attempt).startsBatchable)) >= bulkSize
 		q := newQueue(unsettled(group), more)
 		if p.closedOrganizations[group[0].organization()] != nil {
@@ -260,13 +260,12 @@ func (s *Service) createOne(ctx context.Context, p *pass, q *queue, a *attempt) 
 	}
 }
 
-// findOrCreate finds the invitation of an earlier attempt or creates one. It returns either a verdict
+// findOrCreate finds an invitation of an earlier attempt or send, or creates one. It returns either a verdict
 // or the limit that prevents the create.
 //
-// A rejected bulk request may have created the invitation, but a first attempt does not look for it here. If the
-// rejection says that the address is taken, createUnlessTaken looks. Otherwise the single create follows, and if the
-// invitation exists, Clerk rejects that as a duplicate. Only a full organization rejects every create, so then the attempt
-// looks: see mayHoldSeat.
+// A rejected bulk request may have created the invitation, but the first attempt of a first send does not look for it
+// here. If it exists, Clerk rejects another create because the address is taken, and createUnlessTaken looks then. Only a
+// full organization rejects every create, so then the attempt looks first: see mayHoldSeat.
 func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verdict, limit *metLimit) {
 	if !a.mayEndWithoutCreate() { // do not look either while a limit prevents the create
 		if limit := s.knownLimit(p, a); limit != nil {
@@ -290,12 +289,13 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 	return s.createUnlessTaken(ctx, p, a)
 }
 
-// createUnlessTaken creates an invitation. If Clerk rejects it because the address is taken, it looks again before it
-// creates one with ignore_existing.
+// createUnlessTaken creates an invitation, unless the rejection of the bulk request has named the address: then that
+// rejection is the result. If it says that the address is taken, createUnlessTaken looks again before it creates one
+// with ignore_existing.
 func (s *Service) createUnlessTaken(ctx context.Context, p *pass, a *attempt) (v verdict, limit *metLimit) {
 	var created createResult
 	if a.rejection != nil {
-		created = createResult{sent: true, err: a.rejection} // the bulk request was the create
+		created = createResult{sent: true, err: a.rejection}
 	} else {
 		created = s.create(ctx, p, a, false)
 	}
@@ -377,8 +377,8 @@ func (s *Service) findAgain(ctx context.Context, p *pass, a *attempt) (v verdict
 // mayIgnoreExisting reports whether ignore_existing may be used after Clerk has rejected the create. There are three
 // cases:
 //   - Another invitation for the address is pending, which is not this send's.
-//   - Clerk has a duplicate that this send cannot have created. If Clerk's list, which may lag, does not show the previous
-//     invitation, the duplicate is probably that one.
+//   - Clerk has a duplicate that this send cannot have created, because it has made no earlier request. The row has a
+//     previous invitation, which Clerk's list does not show. The list may lag, so the duplicate is probably that one.
 //   - A user has the address without having verified it. Clerk may never show such a user, so it is enough that Clerk
 //     rejected the previous attempt in the same way. But an early attempt proves nothing: the person may be signing up.
 func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvitations) bool {
@@ -551,9 +551,9 @@ func (s *Service) decideBulk(ctx context.Context, p *pass, group []*attempt, cre
 	}
 }
 
-// splitRejected prepares a group for other requests after Clerk has rejected its bulk request. Attempts whose addresses
-// Clerk names need a request each; if it names none, all do. What the request did is unknown, but Clerk would reject a
-// duplicate.
+// splitRejected prepares a group for other requests after Clerk has rejected its bulk request. If Clerk names addresses,
+// createUnlessTaken decides for these from the rejection, and the others go into the next bulk request. If it names none,
+// each needs a request. What the bulk request did is unknown, but Clerk would reject a duplicate.
 func splitRejected(group []*attempt, err error) {
 	var api *APIError
 	errors.As(err, &api)

@@ -349,8 +349,8 @@ func sortInvitations(a *attempt, list []Invitation, expectOwn bool) (f foundInvi
 }
 
 // replaces reports whether the attempt replaces a pending invitation into its organization: one of the member's earlier
-// sends or, if it is a resend, also another tenant's or the dashboard's. A resend must send an email, so it does not adopt
-// one.
+// sends or, if it is a resend, also another tenant's or the dashboard's. A resend must send an email, so it adopts only an
+// invitation that it may have created itself.
 func (a *attempt) replaces(inv *Invitation, m mark) bool {
 	if m.ID == a.row.ID {
 		return m.Send < a.row.Send

@@ -26,8 +26,8 @@ func (s *Service) revokeLeftOvers(ctx context.Context, l lease, attempts []*atte
 	}
 }
 
-// revokeLeftOversOf revokes the open invitations for the attempt's address that this library created and no row refers
-// to. The invitation that the row referred to before is revoked even if Clerk does not list it yet.
+// revokeLeftOversOf revokes the left-over invitations for the attempt's address: those with a marker, and the one that the
+// row referred to before, even if Clerk does not list it yet. See isLeftOver.
 func (s *Service) revokeLeftOversOf(ctx context.Context, a *attempt) {
 	previous := a.row.InvitationID // a.row is the row before it was settled
 	if a.olderRevoked {

@@ -82,9 +82,10 @@ func (l lease) settling(ctx context.Context) (context.Context, context.CancelFun
 func (s *Service) asClaimed(m Member, now time.Time) *Member {
 	// The random part makes each claim unique, so that a store can recognise its own claim after a lost
 	// response.
-	until := now.Add(s.cfg.Lease - rand.N(s.cfg.Lease/16)).Truncate(time.Microsecond) //nolint:gosec // no secret
+	random := rand.N(s.cfg.Lease / 16) //nolint:gosec // no secret
 	m.Attempts++
-	next := until.Add(s.backoff(m.Attempts) - s.cfg.Lease)
+	until := now.Add(s.cfg.Lease - random).Truncate(time.Microsecond)
+	next := now.Add(s.backoff(m.Attempts) - random).Truncate(time.Microsecond)
 	m.ClaimedUntil, m.NextAttemptAt = &until, &next
 	return &m
 }

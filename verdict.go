@@ -125,7 +125,7 @@ func (a *attempt) changedRow(now time.Time) *Member {
 		n := a.asUnsent(m, ReasonWithdrawn, now)
 		if v.kind == isUncertain { // an email may have been sent, also by a resend
 			n.SettledAt = &now
-			n.ClaimedUntil = &now // so that Purge waits for a lease; see justWithdrawn
+			n.ClaimedUntil = &now // not a claim: justWithdrawn makes Purge wait for a lease after it
 		}
 		return n
 	}
@@ -342,9 +342,9 @@ func classify(row *Member, c call, err error) Outcome {
 	case rejected:
 		rowAtFault = c.othersCreated
 	case addressTaken:
-		// Without ignore_existing this is not final, because the next attempt may be allowed to set it: lookAgain's call does
-		// not send, so othersCreated is false. With ignore_existing, or in an organization, which has no ignore_existing,
-		// repeated rejections are final.
+		// In an organization, or after a create with ignore_existing, repeated rejections are final. After a create without
+		// it they are not, because the next attempt may be allowed to set it. Then the call is lookAgain's, which does not
+		// send, so othersCreated is false.
 		rowAtFault = c.othersCreated || c.organization
 	default:
 	}

@@ -192,7 +192,7 @@ var mutants = []mutant{
 		{"ratelimit.go", "	s.refreshClock(ctx)\n", ""},
 	}},
 	{name: "a lease is longer than Config.Lease", test: "TestLease_IsNotLonger", pkg: "./internal/attacks", edits: []edit{
-		{"lease.go", "now.Add(s.cfg.Lease - rand.N(", "now.Add(s.cfg.Lease + rand.N("},
+		{"lease.go", "until := now.Add(s.cfg.Lease - random)", "until := now.Add(s.cfg.Lease + random)"},
 	}},
 	{name: "the clock returns the start of the transaction", test: "TestPgxStoreClock", pkg: "./internal/attacks", edits: []edit{
 		{"store_pgx.go", "SELECT clock_timestamp()", "SELECT now()"},
@@ -292,7 +292,7 @@ var mutants = []mutant{
 		{"withdraw.go", "			ended.ClaimedUntil = ended.SettledAt // so that Purge waits for a lease; see justWithdrawn\n", ""},
 	}},
 	{name: "Purge trusts the list after a withdrawal", test: "TestPromise4_PurgeAfterALostResponse/withdrawn", edits: []edit{
-		{"verdict.go", "			n.ClaimedUntil = &now // so that Purge waits for a lease; see justWithdrawn\n", ""},
+		{"verdict.go", "			n.ClaimedUntil = &now // not a claim: justWithdrawn makes Purge wait for a lease after it\n", ""},
 	}},
 	{name: "another application's invitations are revoked", test: "TestPromise4_ReconcileRevokesOnlyLeftOvers", edits: []edit{
 		{"reconcile_invitations.go", "				r.report.Unknown++ // may belong to another application", "				leftOver = append(leftOver, RevokeRequest{l.ID, l.OrganizationID})"},

@@ -148,9 +148,9 @@ func (t *task) over(ctx context.Context) error {
 }
 
 // background checks that background delivery does not call a limited endpoint. It may not know the limit if the store
-// fails, or if the process's clock was set in the meantime.
+// fails or the process is dead, or if the process's clock was set in the meantime.
 func (t *task) background(endpoint clerkinvitetest.Call) {
-	if t.storeFailed || t.process.clockSet > t.began {
+	if t.storeFailed || t.process.dead || t.process.clockSet > t.began {
 		return
 	}
 	if closed, ok := t.closed[string(endpoint)]; ok && t.verb == deliver && t.ref == (clerkinvite.Ref{}) && t.began > closed.step && t.now().Before(closed.until) {
