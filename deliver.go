@@ -320,7 +320,7 @@ func (s *Service) newPass(ctx context.Context) (*pass, error) {
 	return &pass{lease: l, dueAt: l.claimedAt}, err
 }
 
-// claimRows claims the rows that wait for delivery, due now or not, and returns them as claimed. It skips rows that
+// claimRows claims the rows that wait for delivery, whatever their NextAttemptAt, and returns them as claimed. It skips rows that
 // another process owns or has just changed.
 func (s *Service) claimRows(ctx context.Context, p *pass, rows []*Member) (claimed []*Member, err error) {
 	var changes []Change
@@ -432,8 +432,9 @@ func (a *attempt) decide(v verdict) {
 	a.verdict = v
 }
 
-// mayLeaveOver reports whether the member may have another open invitation, of an earlier send or an earlier request of
-// this one, after a verdict of kind k that ends the send.
+// mayLeaveOver reports whether the member may have another open invitation after a verdict of kind k that ends the send.
+// Those of earlier sends are not needed any more, except after a withdrawal. Of this send, there may be one that an earlier
+// request has created and that the verdict is not about.
 func (a *attempt) mayLeaveOver(k verdictKind) bool {
 	switch k {
 	case isInvited: // if look has found two invitations of this send, the verdict says so already
@@ -444,10 +445,9 @@ func (a *attempt) mayLeaveOver(k verdictKind) bool {
 		return a.hasEarlierSends()
 	case isLinked, isRefused, isAbandoned:
 		return a.hasEarlierSends() || a.hasEarlierRequests()
-	// The other kinds end the send only if it is withdrawn. A resend then keeps the older invitation.
-	case isUncertain: // this attempt's request may have created one
+	case isUncertain: // withdrawn, and this attempt's request may have created one
 		return true
-	default: // isPostponed, isLimited, isReleased
+	default: // withdrawn: isPostponed, isLimited, isReleased
 		return a.hasEarlierRequests()
 	}
 }

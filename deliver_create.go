@@ -198,7 +198,8 @@ func (s *Service) createGroup(ctx context.Context, p *pass, q *queue, stop bool)
 	return stop
 }
 
-// giveBack decides for the attempts that are still in the queue. They wait for a limit, or the pass did not reach them.
+// giveBack decides for the attempts that are still in the queue. They wait for a limit, or the pass did not reach them. A
+// limit does not block those that may end without a create.
 func (s *Service) giveBack(ctx context.Context, p *pass, q *queue) {
 	for _, a := range slices.Concat(q.batchable, q.single) {
 		// All attempts that wait for the same limit become due at the same time, so that tenants take fair turns then.
@@ -313,8 +314,8 @@ func (s *Service) createUnlessTaken(ctx context.Context, p *pass, a *attempt) (v
 	return s.createVerdict(ctx, p, a, created)
 }
 
-// mayHoldSeat reports whether the attempt's invitation may have a seat of an organization that is full, as err says: Clerk may
-// have created it with the bulk request that it rejected.
+// mayHoldSeat reports whether err says that the organization is full, and the seat that it lacks may be that of the
+// attempt's own invitation: Clerk may have created it with the bulk request that it rejected.
 func (a *attempt) mayHoldSeat(err error) bool { return a.bulkRejected && saysFull(err) }
 
 // knownLimit returns the limit that a single create for the attempt would hit, or nil.

@@ -359,7 +359,8 @@ func (a *attempt) replaces(inv *Invitation, m mark) bool {
 }
 
 // mayBeOwn reports whether the attempt's send may have created a pending invitation that does not have
-// its marker, because Clerk does not show its metadata. The creation time is the only evidence against it.
+// its marker, because Clerk does not show its metadata. Only two things show that it has not: the row refers to the
+// invitation from an earlier send, or the invitation is too old.
 func (a *attempt) mayBeOwn(inv *Invitation) bool {
 	if inv.showsMetadata() || inv.ID == a.row.InvitationID {
 		return false

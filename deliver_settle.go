@@ -70,7 +70,7 @@ func (s *Service) confirm(ctx context.Context, l lease, attempts []*attempt) {
 	}
 }
 
-// mustCheckOlder reports whether an earlier attempt may have revoked the older invitation of a resend into an
+// mustCheckOlder reports whether this or an earlier attempt may have revoked the older invitation of a resend into an
 // organization that ends without a new one.
 func (a *attempt) mustCheckOlder() bool {
 	keepsOlder := a.isResend() && (a.verdict.withdraw || a.verdict.kind == isRefused || a.verdict.kind == isAbandoned)
@@ -214,8 +214,7 @@ func (s *Service) settleResolved(ctx context.Context, a *attempt, rows []*Member
 		a.row = row
 		return
 	}
-	// A row that still waits in the same organization becomes active by the membership, due or not. Any other row must need
-	// it, or the attempt ends what it may have added.
+	// Keep the membership that the attempt may have added if the row can still become active by it, or already needs it.
 	if !mayJoin && !row.needsMembership(a.organization()) {
 		_ = s.removeAdded(ctx, a)
 	}

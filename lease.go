@@ -12,9 +12,10 @@ import (
 // A lease is the time during which one attempt owns a row. Its length is Config.Lease:
 //
 //	 0                 1/2                3/4                 1
-//	 |- requests start -|- requests finish -|- row is written -|
+//	 |- creates start -|- requests finish -|- row is written -|
 //
-// So a create finishes before the next attempt can begin. Writing the row gets at least a second.
+// So a create finishes before the next attempt can begin. Writing the row gets at least a second. It includes requests
+// without which the row, or what the attempt leaves at Clerk, would be wrong: see settling.
 
 // minLease and maxLease bound Config.Lease: New checks it.
 const (

@@ -19,7 +19,7 @@ type verdict struct {
 	user       *User       // the linked user, or the one of the active member
 	other      *Member     // isSecondAddress: the active member
 	reason     string      // Member.Reason
-	err        error       // the cause, if the row did not become pending or active
+	err        error       // the cause, if Clerk refused the person or the attempt did not complete
 	dueAt      time.Time   // when a row that keeps waiting is due
 	uncounted  bool        // the attempt does not count
 	leftOver   bool        // the member may have other open invitations; see decide
@@ -123,7 +123,7 @@ func (a *attempt) changedRow(now time.Time) *Member {
 	}
 	if v.withdraw {
 		n := a.asUnsent(m, ReasonWithdrawn, now)
-		if v.kind == isUncertain { // an email may have been sent, also by a resend
+		if v.kind == isUncertain { // an email may have been sent just now; asUnsent keeps the time of a resend's older one
 			n.SettledAt = &now
 			n.ClaimedUntil = &now // not a claim: justWithdrawn makes Purge wait for a lease after it
 		}
@@ -237,7 +237,7 @@ func (s *Service) callFailed(ctx context.Context, p *pass, a *attempt, c call, e
 }
 
 // createdSincePreviousAttempt reports whether this process has created an invitation since the row's previous attempt.
-// That attempt was usually at least its backoff ago.
+// The time of that attempt is not stored; it was usually at least its backoff ago.
 func (s *Service) createdSincePreviousAttempt(row *Member, now time.Time) bool {
 	previous := max(1, row.Attempts-1)
 	return s.limits.createdSince(now.Add(-s.backoff(previous)))
@@ -255,7 +255,7 @@ func (s *Service) limited(op string, limit *metLimit) verdict {
 	return verdict{kind: isLimited, op: op, err: err, dueAt: limit.ends, uncounted: true}
 }
 
-// released decides for a row that the pass did not reach.
+// released decides for a row that the pass did not reach, or whose request was not sent because the pass ended.
 func (s *Service) released(ctx context.Context, p *pass) verdict {
 	cause := context.Cause(ctx)
 	switch {
@@ -315,8 +315,8 @@ func reasonOf(err error) string {
 	return cmp.Or(codeOf(err), ReasonUnavailable)
 }
 
-// firstFinalAttempt is the first attempt at which a rejection that concerns only this row can end it, if the previous
-// attempt was rejected for the same reason. Earlier rejections may be the mistake of a firewall, for example
+// firstFinalAttempt is the first attempt at which a rejection can end the row although Clerk does not say that it refuses
+// the person, if the previous attempt was rejected for the same reason. Earlier rejections may be the mistake of a firewall, for example
 // while its rules are being changed. So may rejections in quick succession: an early attempt, such as after a second
 // click on a button, does not end the row.
 const firstFinalAttempt = 3
@@ -342,9 +342,9 @@ func classify(row *Member, c call, err error) Outcome {
 	case rejected:
 		rowAtFault = c.othersCreated
 	case addressTaken:
-		// In an organization, or after a create with ignore_existing, repeated rejections are final. After a create without
-		// it they are not, because the next attempt may be allowed to set it. Then the call is lookAgain's, which does not
-		// send, so othersCreated is false.
+		// A rejected create with ignore_existing counts like any other. Without it, the rejection is not final, because the
+		// next attempt may be allowed to set it: lookAgain's call does not send, so othersCreated is false. Organizations have
+		// no ignore_existing.
 		rowAtFault = c.othersCreated || c.organization
 	default:
 	}
