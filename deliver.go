@@ -16,7 +16,7 @@ type pass struct {
 	end        func()                   // ends the turn of a background pass
 	lastTry    bool                     // the call makes no other attempt
 	shareSpent map[*endpoints]time.Time // until when the shares of imports are used up, if they are
-	failures   int                      // how many creates or added users in a row had an unexplained failure; see countFailures
+	failures   int                      // how many first attempts in a row had an unexplained failure; see countFailures
 
 	claims              map[string]claim // by member ID
 	closedOrganizations map[string]error // why organizations accept no new members, by ID: they are full, or do not exist
@@ -60,8 +60,8 @@ func (a *attempt) isRetry() bool { return a.row.Attempts > 1 }
 func (a *attempt) hasEarlierSends() bool { return a.row.Send > 1 }
 
 // hasEarlierRequests reports whether an earlier attempt, or this one's bulk request, may have created the send's
-// invitation. It asks for the number of attempts, and not for mayHaveEffect, because the runbook sets the number after a
-// backup was restored.
+// invitation. It asks for the number of attempts, and not for mayHaveEffect: after a backup was restored, an operator
+// raises the number, so that attempts look first.
 func (a *attempt) hasEarlierRequests() bool { return a.isRetry() || a.bulkRejected }
 
 // mayEndWithoutCreate reports whether the attempt may find an earlier attempt's invitation, or the rejection of a bulk
@@ -432,22 +432,22 @@ func (a *attempt) decide(v verdict) {
 	a.verdict = v
 }
 
-// mayLeaveOver reports whether the member may have another open invitation after a verdict of kind k that ends the send.
-// Those of earlier sends are not needed any more, except after a withdrawal. Of this send, there may be one that an earlier
-// request has created and that the verdict is not about.
+// mayLeaveOver reports whether to look for open invitations that the member does not need, after a verdict of kind k that
+// ends the send. isLeftOver decides then about each. They may be of earlier sends, or of earlier requests for this send,
+// unless the verdict is about the only one of this send.
 func (a *attempt) mayLeaveOver(k verdictKind) bool {
 	switch k {
-	case isInvited: // if look has found two invitations of this send, the verdict says so already
+	case isInvited: // if look has found two of this send, the verdict says so already
 		return a.hasEarlierSends() && !a.olderRevoked
-	case isExpired, isRevoked: // this send's only invitation, which has ended
+	case isExpired, isRevoked: // this send's only one, which has ended
 		return a.hasEarlierSends()
 	case isSecondAddress: // for this send, decideSecondAddress keeps what the replaced verdict says
 		return a.hasEarlierSends()
 	case isLinked, isRefused, isAbandoned:
 		return a.hasEarlierSends() || a.hasEarlierRequests()
-	case isUncertain: // withdrawn, and this attempt's request may have created one
+	case isUncertain: // withdrawn, so a resend keeps the older one; this attempt's request may have created one
 		return true
-	default: // withdrawn: isPostponed, isLimited, isReleased
+	default: // isPostponed, isLimited, isReleased: withdrawn too
 		return a.hasEarlierRequests()
 	}
 }

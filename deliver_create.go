@@ -163,8 +163,8 @@ func (q *queue) putBack(attempts []*attempt) {
 func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 	stop := slices.ContainsFunc(attempts, (*attempt).stopsPass)
 	for _, group := range byOrganization(attempts) {
-		// Members who are too few for a bulk request wait for the next pass, which may bring more. But if even this pass has
-		// brought too few, settled ones included, they do not wait.
+		// The last few, fewer than a bulk request needs, wait for the next pass if it may bring more of this group: there are
+		// more due rows, and this pass has brought enough for a bulk request, settled ones included.
 		more := p.more && len(filter(group, (*attempt).startsBatchable)) >= bulkSize
 		q := newQueue(unsettled(group), more)
 		if p.closedOrganizations[group[0].organization()] != nil {
@@ -238,7 +238,7 @@ func (p *pass) countFailures(group []*attempt) {
 		p.failures++
 	case len(failed) == 0 && slices.ContainsFunc(group, func(a *attempt) bool { return a.verdict.kind.completes() }):
 		p.failures = 0
-	default: // only retries or look-ups failed, or nothing was decided
+	default: // only retries failed, or nothing was decided
 	}
 	if p.failures >= maxFailures {
 		for _, a := range failed {
@@ -264,9 +264,9 @@ func (s *Service) createOne(ctx context.Context, p *pass, q *queue, a *attempt) 
 // findOrCreate finds an invitation of an earlier attempt or send, or creates one. It returns either a verdict
 // or the limit that prevents the create.
 //
-// A rejected bulk request may have created the invitation, but the first attempt of a first send does not look for it
-// here. If it exists, Clerk rejects another create because the address is taken, and createUnlessTaken looks then. Only a
-// full organization rejects every create, so then the attempt looks first: see mayHoldSeat.
+// It looks before it creates if the attempt is a retry, if there were earlier sends, or if the attempt's bulk request was
+// rejected and the organization is known to be full. Otherwise it creates, and createUnlessTaken looks if Clerk rejects
+// that because the address is taken or the organization is full.
 func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verdict, limit *metLimit) {
 	if !a.mayEndWithoutCreate() { // do not look either while a limit prevents the create
 		if limit := s.knownLimit(p, a); limit != nil {
@@ -290,9 +290,9 @@ func (s *Service) findOrCreate(ctx context.Context, p *pass, a *attempt) (v verd
 	return s.createUnlessTaken(ctx, p, a)
 }
 
-// createUnlessTaken creates an invitation, unless the rejection of the bulk request has named the address: then that
-// rejection is the result. If it says that the address is taken, createUnlessTaken looks again before it creates one
-// with ignore_existing.
+// createUnlessTaken creates an invitation. If the rejection of the bulk request has named the address, that rejection is
+// the result instead. If the result is that the address is taken, createUnlessTaken looks again before it creates one with
+// ignore_existing. If it is that the organization is full, it looks for the attempt's own: see mayHoldSeat.
 func (s *Service) createUnlessTaken(ctx context.Context, p *pass, a *attempt) (v verdict, limit *metLimit) {
 	var created createResult
 	if a.rejection != nil {

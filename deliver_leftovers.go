@@ -66,8 +66,8 @@ func (s *Service) revokeLeftOversOf(ctx context.Context, a *attempt) {
 	}
 }
 
-// openOrUnlisted returns the pending invitations of a list, and the previous invitation if the list does not have it. That
-// one may be open, because Clerk's list may lag, or be revoked already.
+// openOrUnlisted returns the pending invitations of a list, and the previous invitation if the list does not have it. It
+// may be revoked already, or it is open and Clerk's list lags.
 func openOrUnlisted(list []Invitation, previous string) []Invitation {
 	listed := slices.ContainsFunc(list, func(inv Invitation) bool { return inv.ID == previous })
 	list = slices.DeleteFunc(list, func(inv Invitation) bool { return inv.Status != InvitationPending })
@@ -121,7 +121,7 @@ func (s *Service) revokeLeftOver(ctx context.Context, r RevokeRequest) error {
 	return err
 }
 
-// revoke revokes an invitation at Clerk. It succeeds if Clerk says that the invitation is revoked.
+// revoke revokes an invitation at Clerk. It succeeds if Clerk says that the invitation is revoked, or names no status.
 func (s *Service) revoke(ctx context.Context, r RevokeRequest) error {
 	inv, err := request(ctx, s, endpointsOf(r.OrganizationID).revoke, "clerk.RevokeInvitation", func(ctx context.Context) (*Invitation, error) {
 		return s.api.RevokeInvitation(ctx, r)

@@ -175,7 +175,7 @@ func (s *Service) settleUnwritten(ctx context.Context, a *attempt, err error, al
 	a.delivery = &delivery{Result: Result{a.row, err}, stop: all}
 }
 
-// choosesAmongAddresses reports whether v links a user with several verified addresses, not because the
+// choosesAmongAddresses reports whether v links a user with several verified addresses, and it is not known that the
 // person accepted the row's invitation. Rows of the other addresses may wait for the user too.
 func (v *verdict) choosesAmongAddresses() bool {
 	return v.user != nil && v.invitation == nil && len(v.user.verifiedEmails()) > 1

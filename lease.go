@@ -40,7 +40,7 @@ func (s *Service) newLease(ctx context.Context) (lease, error) {
 	return lease{s.cfg.Lease, time.Now(), s.now()}, err //nolint:forbidigo // the monotonic clock
 }
 
-// fresh reports whether requests may still start.
+// fresh reports whether creates may still start.
 func (l lease) fresh(now time.Time) bool {
 	return time.Since(l.started) < l.length/2 && now.Sub(l.claimedAt) < l.length/2
 }

@@ -173,7 +173,7 @@ func (a *attempt) mayHaveEffect() bool {
 	return a.claim.hadEffect || a.bulkRejected || a.maybeAdded != nil
 }
 
-// report returns the delivery for v. m is the row as written.
+// report returns the delivery for v. m is the row as written or, if that failed, as claimed.
 func (v *verdict) report(m *Member) *delivery {
 	d := &delivery{Result{Member: m}, v.kind, v.stop}
 	switch v.kind {
@@ -221,7 +221,7 @@ func refused(op, reason string, cause error) verdict {
 // callFailed logs a failed call and decides for the row.
 func (s *Service) callFailed(ctx context.Context, p *pass, a *attempt, c call, err error) verdict {
 	if !c.sends && canceled(ctx) {
-		return s.released(ctx, p) // the caller's context has ended, and Clerk did nothing
+		return s.released(ctx, p) // the caller's context has ended, and the call was not a create
 	}
 	now := s.now()
 	c.early = a.early
@@ -255,7 +255,7 @@ func (s *Service) limited(op string, limit *metLimit) verdict {
 	return verdict{kind: isLimited, op: op, err: err, dueAt: limit.ends, uncounted: true}
 }
 
-// released decides for a row that the pass did not reach, or whose request was not sent because the pass ended.
+// released decides for a row that the pass did not reach, or not completely.
 func (s *Service) released(ctx context.Context, p *pass) verdict {
 	cause := context.Cause(ctx)
 	switch {
@@ -299,7 +299,8 @@ func failureVerdict(row *Member, c call, err error, now time.Time, wait time.Dur
 		}
 		return verdict{
 			kind: isPostponed, op: c.op, err: err, reason: reasonOf(err), dueAt: now.Add(wait),
-			uncounted: c.several && !c.sends, stop: stops(c, err),
+			uncounted: c.several && !c.sends, // a look-up for several rows says nothing about one of them
+			stop:      stops(c, err),
 		}
 	}
 }
@@ -316,9 +317,9 @@ func reasonOf(err error) string {
 }
 
 // firstFinalAttempt is the first attempt at which a rejection can end the row although Clerk does not say that it refuses
-// the person, if the previous attempt was rejected for the same reason. Earlier rejections may be the mistake of a firewall, for example
-// while its rules are being changed. So may rejections in quick succession: an early attempt, such as after a second
-// click on a button, does not end the row.
+// the person. The previous attempt must have been rejected for the same reason. Earlier rejections may be the mistake of a
+// firewall, for example while its rules are being changed. So may rejections in quick succession: an early attempt, such
+// as after a second click on a button, does not end the row.
 const firstFinalAttempt = 3
 
 // classify decides what a failed call can have done to the row's invitation, and whether it
@@ -342,9 +343,8 @@ func classify(row *Member, c call, err error) Outcome {
 	case rejected:
 		rowAtFault = c.othersCreated
 	case addressTaken:
-		// A rejected create with ignore_existing counts like any other. Without it, the rejection is not final, because the
-		// next attempt may be allowed to set it: lookAgain's call does not send, so othersCreated is false. Organizations have
-		// no ignore_existing.
+		// From lookAgain, othersCreated is never set. So the member of an application waits: its next attempt may be allowed
+		// to set ignore_existing. In an organization, which has none, repeated rejections end the row.
 		rowAtFault = c.othersCreated || c.organization
 	default:
 	}
