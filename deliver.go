@@ -178,7 +178,7 @@ func (s *Service) deliverDue(ctx context.Context, limit int, report *DeliverRepo
 type dueBatch struct {
 	found       bool             // false if no member is due, or another process has the turn to deliver them
 	unclaimable map[string]error // as in pass
-	claimed     []*Member        // none if other processes were faster
+	claimed     []*Member        // none if other processes were faster, or the store refused all
 	deliveries  []delivery       // one for each of claimed
 }
 
@@ -433,8 +433,8 @@ func (a *attempt) decide(v verdict) {
 }
 
 // mayLeaveOver reports whether to look for open invitations that the member does not need, after a verdict of kind k that
-// ends the send. isLeftOver decides then about each. They may be of earlier sends, or of earlier requests for this send,
-// unless the verdict is about the only one of this send.
+// ends the send. isLeftOver decides then about each. They may be of earlier sends, if prepareOrganization has not revoked
+// those, or of earlier requests for this send.
 func (a *attempt) mayLeaveOver(k verdictKind) bool {
 	switch k {
 	case isInvited: // if look has found two of this send, the verdict says so already

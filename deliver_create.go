@@ -19,7 +19,7 @@ const maxFailures = 3
 type queue struct {
 	batchable []*attempt // may share a request
 	single    []*attempt // need a request each
-	more      bool       // later passes may bring more members, so a group of fewer than ten waits for them
+	more      bool       // later passes may bring more members, so a group of fewer than ten may wait for them
 
 	bulkLimit, singleLimit *metLimit // of each endpoint, once a request has hit it
 	shareLimit             *metLimit // the share of imports, once it is used up
@@ -163,8 +163,8 @@ func (q *queue) putBack(attempts []*attempt) {
 func (s *Service) createAll(ctx context.Context, p *pass, attempts []*attempt) {
 	stop := slices.ContainsFunc(attempts, (*attempt).stopsPass)
 	for _, group := range byOrganization(attempts) {
-		// The last few, fewer than a bulk request needs, wait for the next pass if it may bring more of this group: there are
-		// more due rows, and this pass has brought enough for a bulk request, settled ones included.
+		// A group that is too small for a bulk request may wait for the next pass only if that may bring more of it: there are
+		// more due rows, and this pass has brought enough for a bulk request, settled ones included. See waitsForMore.
 		more := p.more && len(filter(group, (*attempt).startsBatchable)) >= bulkSize
 		q := newQueue(unsettled(group), more)
 		if p.closedOrganizations[group[0].organization()] != nil {
@@ -238,7 +238,7 @@ func (p *pass) countFailures(group []*attempt) {
 		p.failures++
 	case len(failed) == 0 && slices.ContainsFunc(group, func(a *attempt) bool { return a.verdict.kind.completes() }):
 		p.failures = 0
-	default: // only retries failed, or nothing was decided
+	default: // only retries failed, or for a known reason, or nothing was decided
 	}
 	if p.failures >= maxFailures {
 		for _, a := range failed {
@@ -381,7 +381,7 @@ func (s *Service) findAgain(ctx context.Context, p *pass, a *attempt) (v verdict
 //   - Clerk has a duplicate that this send cannot have created, because it has made no earlier request. The row has a
 //     previous invitation, which Clerk's list does not show. The list may lag, so the duplicate is probably that one.
 //   - A user has the address without having verified it. Clerk may never show such a user, so it is enough that Clerk
-//     rejected the previous attempt in the same way. But an early attempt proves nothing: the person may be signing up.
+//     rejected the row in the same way before. But an early attempt proves nothing: the person may be signing up.
 func (a *attempt) mayIgnoreExisting(taken error, users []User, found foundInvitations) bool {
 	switch {
 	case found.needsIgnoreExisting:

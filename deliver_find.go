@@ -359,8 +359,7 @@ func (a *attempt) replaces(inv *Invitation, m mark) bool {
 }
 
 // mayBeOwn reports whether the attempt's send may have created a pending invitation that does not have
-// its marker, because Clerk does not show its metadata. Only two things show that it has not: the row refers to the
-// invitation from an earlier send, or the invitation is too old.
+// its marker, because Clerk does not show its metadata.
 func (a *attempt) mayBeOwn(inv *Invitation) bool {
 	if inv.showsMetadata() || inv.ID == a.row.InvitationID {
 		return false
@@ -370,6 +369,7 @@ func (a *attempt) mayBeOwn(inv *Invitation) bool {
 		// counts as the send's only if it is certainly younger: no tolerance for clocks, and an unknown time does not count.
 		return inv.CreatedAt.After(a.row.ReservedAt)
 	}
+	// An earlier attempt may have created it. So only its age can show that it has not.
 	return inv.CreatedAt.IsZero() || !inv.CreatedAt.Before(a.row.ReservedAt.Add(-clockSkew))
 }
 

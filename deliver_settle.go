@@ -199,8 +199,8 @@ func (s *Service) resolveFirst(ctx context.Context, a *attempt) error {
 	return err
 }
 
-// settleResolved settles the attempt if Resolve or another caller has decided for its row. If the row is still due, the
-// attempt stays unsettled, and its verdict must be written. rows are the attempt's row and those of the user.
+// settleResolved settles the attempt if Resolve or another caller has decided for its row. If the row is still due in the
+// same organization, the attempt stays unsettled, and its verdict must be written. rows are the attempt's row and those of the user.
 func (s *Service) settleResolved(ctx context.Context, a *attempt, rows []*Member) {
 	own := slices.IndexFunc(rows, func(m *Member) bool { return m.ID == a.row.ID })
 	if own < 0 {

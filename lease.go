@@ -14,8 +14,8 @@ import (
 //	 0                 1/2                3/4                 1
 //	 |- creates start -|- requests finish -|- row is written -|
 //
-// So a create finishes before the next attempt can begin. Writing the row gets at least a second. It includes requests
-// without which the row, or what the attempt leaves at Clerk, would be wrong: see settling.
+// So a create finishes before the next attempt can begin. Writing the row has several steps; for their time see settling.
+// If they take longer than the lease, the row's version decides whose write counts.
 
 // minLease and maxLease bound Config.Lease: New checks it.
 const (

@@ -118,7 +118,7 @@ func (v *verdict) outcome() Outcome {
 // changedRow returns the row changed as the verdict says.
 func (a *attempt) changedRow(now time.Time) *Member {
 	m, v := *a.row, &a.verdict
-	if v.uncounted && !a.bulkRejected { // a rejected bulk request counts, so that the next attempt looks for its effect first
+	if v.uncounted && !a.bulkRejected { // a rejected bulk request counts in Attempts, so that the next attempt looks first
 		m.Attempts--
 	}
 	if v.withdraw {
@@ -155,7 +155,7 @@ func (a *attempt) changedRow(now time.Time) *Member {
 		return asReleased(m, v.dueAt, a.mayHaveEffect())
 	case isLimited, isReleased:
 		if a.bulkRejected {
-			m = withAnotherAttempt(m)
+			m = withAnotherAttempt(m) // usedItsOnlyAttempt does not count this one
 		}
 		dueAt := v.dueAt
 		if a.claim.wasDueAt.After(dueAt) { // an early attempt must not make the row due earlier
@@ -317,7 +317,7 @@ func reasonOf(err error) string {
 }
 
 // firstFinalAttempt is the first attempt at which a rejection can end the row although Clerk does not say that it refuses
-// the person. The previous attempt must have been rejected for the same reason. Earlier rejections may be the mistake of a
+// the person. The row must have been rejected for the same reason before: see Member.Reason. Earlier rejections may be the mistake of a
 // firewall, for example while its rules are being changed. So may rejections in quick succession: an early attempt, such
 // as after a second click on a button, does not end the row.
 const firstFinalAttempt = 3
@@ -343,8 +343,8 @@ func classify(row *Member, c call, err error) Outcome {
 	case rejected:
 		rowAtFault = c.othersCreated
 	case addressTaken:
-		// From lookAgain, othersCreated is never set. So the member of an application waits: its next attempt may be allowed
-		// to set ignore_existing. In an organization, which has none, repeated rejections end the row.
+		// lookAgain's call does not send, so othersCreated is false. Then the member of an application waits, because its next
+		// attempt may be allowed to set ignore_existing. In an organization, which has none, repeated rejections end the row.
 		rowAtFault = c.othersCreated || c.organization
 	default:
 	}
